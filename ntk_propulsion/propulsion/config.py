@@ -1,0 +1,130 @@
+"""What a Propulsion is made of: degree, positions, initialisation, and what trains beside z."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.propulsion.layers import check_degree
+
+SCHEMES = ("constant", "normal", "uniform")
+BIASES = ("none", "scaled", "all")
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """How the scaling vectors start.
+
+    Attributes:
+        scheme: ``"constant"`` (z = centre), ``"normal"`` (mean `centre`, standard deviation
+            `spread`) or ``"uniform"`` (on centre - spread to centre + spread).
+        centre: The value or the mean.
+        spread: Zero for ``"constant"``, above zero otherwise.
+        seed: Of the draw. A layer's values depend on seed and name only, not on the other layers.
+    """
+
+    scheme: str = "constant"
+    centre: float = 1.0
+    spread: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise unknown("initialisation", str(self.scheme), SCHEMES)
+        if not isinstance(self.seed, int):
+            raise InputError(f"initialisation seed {self.seed!r}: give a whole number")
+        if not math.isfinite(self.centre):
+            raise InputError(f"initialisation centre {self.centre}: give a finite number")
+        drawn = self.scheme != "constant"
+        if not (0 < self.spread < math.inf if drawn else self.spread == 0):
+            needed = "above 0" if drawn else "0"
+            raise InputError(f"initialisation spread {self.spread}: {self.scheme!r} needs {needed}")
+
+    def draw(self, name: str, size: int) -> Tensor:
+        """Return the first values of the scaling vector of layer `name`: float64, shape (size,)."""
+        # The generator looks at 32 bits of its seed only, so seed and name go into one checksum.
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
+        if self.scheme == "normal":
+            noise = torch.randn(size, generator=generator, dtype=torch.float64)
+        elif self.scheme == "uniform":
+            noise = 2 * torch.rand(size, generator=generator, dtype=torch.float64) - 1
+        else:
+            noise = torch.zeros(size, dtype=torch.float64)
+        return self.centre + self.spread * noise
+
+
+@dataclass(frozen=True)
+class PropulsionConfig:
+    """The settings of a Propulsion.
+
+    Attributes:
+        degree: The power k of the gain z**k, a whole number of at least 1.
+        positions: Which layers are scaled, as `ntk_propulsion.roles.select` takes them.
+        initialisation: The value that all of z starts at, or an `Initialisation`. The default, 1,
+            leaves the model's outputs unchanged.
+        biases: Which biases train beside z: ``"none"``, those of the ``"scaled"`` layers, or
+            ``"all"`` of Linear and Conv1D layers (the public code's default).
+        train_head: Whether the weights and biases of the head's layers train too.
+    """
+
+    degree: int = 15
+    positions: tuple[str, ...] = ("all",)
+    initialisation: float | Initialisation = 1.0
+    biases: str = "none"
+    train_head: bool = False
+
+    def __post_init__(self) -> None:
+        positions = (self.positions,) if isinstance(self.positions, str) else tuple(self.positions)
+        if not positions or not all(isinstance(position, str) for position in positions):
+            raise InputError(f"positions {self.positions!r}: give at least one name or pattern")
+        if self.biases not in BIASES:
+            raise unknown("choice of biases", str(self.biases), BIASES)
+        if not isinstance(self.initialisation, Initialisation):
+            object.__setattr__(self, "initialisation", _constant(self.initialisation).centre)
+        object.__setattr__(self, "positions", positions)
+        object.__setattr__(self, "degree", check_degree(self.degree))
+
+    def initial(self, name: str, size: int) -> Tensor:
+        """Return the first values of the scaling vector of layer `name`: float64, shape (size,)."""
+        scheme = self.initialisation
+        scheme = scheme if isinstance(scheme, Initialisation) else _constant(scheme)
+        return scheme.draw(name, size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values that JSON can hold."""
+        return dataclasses.asdict(self) | {"positions": list(self.positions)}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> PropulsionConfig:
+        """Return the configuration that `to_dict` described.
+
+        Raises:
+            InputError: A setting is unknown or its value cannot be used.
+        """
+        values = _known(cls, settings)
+        scheme = values.get("initialisation")
+        if isinstance(scheme, Mapping):
+            values["initialisation"] = Initialisation(**_known(Initialisation, scheme))
+        return cls(**values)
+
+
+def _constant(value: Any) -> Initialisation:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"initialisation {value!r}: give a number or an Initialisation")
+    return Initialisation(centre=float(value))
+
+
+def _known(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(kind)]
+    for name in settings:
+        if name not in names:
+            raise unknown("setting", str(name), names)
+    return dict(settings)

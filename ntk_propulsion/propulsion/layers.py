@@ -1,0 +1,117 @@
+"""The scaling z**k of a layer's output, and a layer that carries one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from ntk_propulsion.errors import InputError
+
+
+def check_degree(degree: float) -> int:
+    """Return the degree as an integer.
+
+    Only whole degrees are allowed: training may carry an entry of z below zero, where a fractional
+    power is not a number.
+
+    Raises:
+        InputError: The degree is not a whole number of at least 1.
+    """
+    whole = isinstance(degree, (int, float)) and not isinstance(degree, bool)
+    if not whole or degree != degree or degree < 1 or degree % 1:
+        raise InputError(f"degree {degree!r}: give a whole number of at least 1")
+    return int(degree)
+
+
+def output_size(layer: nn.Module) -> int:
+    """Return the size of the last dimension of a Linear's, Conv1D's or Embedding's output."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features
+    if isinstance(layer, nn.Embedding):
+        return layer.embedding_dim
+    if isinstance(layer, Conv1D):
+        return layer.nf
+    raise InputError(f"{type(layer).__name__} is not a Linear, Conv1D or Embedding")
+
+
+class Scaling(nn.Module):
+    """Scales each output dimension by its trained gain, z**degree (the paper's V' = V * z**k).
+
+    Attributes:
+        z: The trained vector, shape (d_out,).
+        degree: The power k, a whole number of at least 1, so that z may have any sign.
+    """
+
+    def __init__(self, z: Tensor, degree: float) -> None:
+        super().__init__()
+        self.degree = check_degree(degree)
+        self.z = nn.Parameter(z)
+
+    def gain(self) -> Tensor:
+        """Return z**degree, shape (d_out,)."""
+        return self.z**self.degree
+
+    def forward(self, output: Tensor) -> Tensor:
+        """Return ``output * z**degree``, shape (..., d_out), in the dtype of `output`."""
+        return output * self.gain().to(output.dtype)
+
+    def extra_repr(self) -> str:
+        """Return size and degree, for print(model)."""
+        return f"{self.z.numel()}, degree={self.degree}"
+
+
+class PropulsionLayer(nn.Module):
+    """An untouched Linear, Conv1D or Embedding whose output goes through a scaling.
+
+    Other attributes (weight, bias, in_features, padding_idx ...) are the base layer's, because
+    model code reads them from the module that it finds at this place.
+
+    Attributes:
+        base: The layer as it was.
+        scaling: The scaling of its output, bias included.
+    """
+
+    def __init__(self, base: nn.Module, scaling: Scaling) -> None:
+        super().__init__()
+        self.base = base
+        self.scaling = scaling
+        self.train(base.training)
+        self.register_forward_hook(_nothing)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the base layer's output, scaled: shape (..., d_out)."""
+        return self.scaling(self.base(*args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Tying assigns `layer.weight = other.weight`; kept here, it would shadow the base's.
+        if name in ("weight", "bias"):
+            setattr(self.base, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+def _nothing(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    """A hook that does nothing.
+
+    torch.nn.TransformerEncoderLayer takes a fused path in evaluation that reads its layers'
+    weights without calling them, and so would lose the scaling; any hook below it prevents that.
+    """
+
+
+def initial_z(layer: nn.Module, values: Tensor) -> Tensor:
+    """Return `values` (d_out,) where the layer is, in its precision but at least in float32.
+
+    In bfloat16 the neighbours of 1 are 0.004 and 0.008 away, too coarse for a gain near 1.
+    """
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return values.to(device=weight.device, dtype=torch.promote_types(weight.dtype, torch.float32))

@@ -1,0 +1,65 @@
+import json
+import math
+
+import pytest
+import torch
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.propulsion import Initialisation, PropulsionConfig
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PropulsionConfig(),
+        PropulsionConfig(55, ("query", "*.layer.0.*"), 0.5, "scaled", train_head=True),
+        PropulsionConfig(initialisation=Initialisation("normal", 1.0, 0.02, seed=3)),
+    ],
+)
+def test_a_configuration_survives_json(config):
+    assert PropulsionConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_one_position_may_be_given_as_a_string():
+    assert PropulsionConfig(positions="encoder").positions == ("encoder",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"degree": 0}, "degree 0"),
+        ({"positions": ()}, "positions"),
+        ({"biases": "al"}, "did you mean all"),
+        ({"initialisation": "one"}, "initialisation 'one'"),
+        ({"initialisation": math.nan}, "initialisation centre nan"),
+        ({"initialisation": {"scheme": "norml"}}, "did you mean normal"),
+        ({"initialisation": {"scheme": "normal"}}, "spread 0.0: 'normal' needs above 0"),
+        ({"initialisation": {"spread": 0.1}}, "'constant' needs 0"),
+        ({"initialisation": {"seed": "3"}}, "seed '3'"),
+        ({"degre": 3}, "unknown setting 'degre': did you mean degree"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_says_why(settings, message):
+    with pytest.raises(InputError, match=message):
+        PropulsionConfig.from_dict(settings)
+
+
+def test_a_constant_is_the_same_everywhere():
+    assert torch.equal(PropulsionConfig(initialisation=0.5).initial("x", 3), torch.full((3,), 0.5))
+
+
+@pytest.mark.parametrize("scheme", ["normal", "uniform"])
+def test_a_drawn_start_has_its_centre_and_spread(scheme):
+    z = Initialisation(scheme, 0.9, 0.1).draw("layer", 20_000)
+    expected = 0.1 if scheme == "normal" else 0.1 / math.sqrt(3)
+    assert float(z.mean()) == pytest.approx(0.9, abs=0.005)
+    assert float(z.std()) == pytest.approx(expected, rel=0.03)
+
+
+def test_a_draw_depends_on_seed_and_name_only():
+    scheme = Initialisation("normal", 1.0, 0.1)
+    first = scheme.draw("a", 4)
+    torch.manual_seed(99)
+    assert torch.equal(scheme.draw("a", 4), first)
+    assert not torch.equal(scheme.draw("b", 4), first)
+    assert not torch.equal(Initialisation("normal", 1.0, 0.1, seed=1).draw("a", 4), first)
