@@ -1,0 +1,1 @@
+"""Distances, spectra, intervals and bounds of kernels: plain arrays in, plain numbers out."""

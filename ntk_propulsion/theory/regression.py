@@ -1,0 +1,211 @@
+"""Kernels judged by what they predict: target alignment, ridge regression, agreement of two.
+
+Ridge strengths are relative to the kernel's operator norm, so no result depends on its scale.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.theory.distances import alignment, centre, norm
+from ntk_propulsion.theory.inputs import (
+    Array,
+    KernelLike,
+    as_array,
+    as_square,
+    blocks,
+    count_outputs,
+    kernel_pair,
+    nonzero,
+)
+
+
+def as_targets(targets: ArrayLike, examples: int, outputs: int = 1) -> tuple[Array, bool]:
+    """Return targets as a matrix (N, C) and whether they are classes.
+
+    Args:
+        targets: (N,) whole-number classes: one-hot over O columns, or, where O = 1 and there are
+            two classes, -1 and +1 (the larger); or real values (N,) or (N, C), taken as they are.
+        examples: N.
+        outputs: O.
+
+    Raises:
+        InputError: Where N differs, values are not finite, or a class has no output.
+    """
+    values = as_array(targets, "targets")
+    if values.ndim not in (1, 2) or len(values) != examples:
+        raise InputError(f"targets of shape {values.shape} do not fit {examples} examples")
+    if values.ndim == 2:
+        one_hot = bool(np.isin(values, (0, 1)).all() and (values.sum(axis=1) == 1).all())
+        return values, one_hot and values.shape[1] > 1
+    kind = str(getattr(targets, "dtype", np.asarray(targets).dtype))
+    if not ("int" in kind or "bool" in kind):
+        return values[:, None], False
+    if outputs == 1:
+        classes = np.unique(values)
+        if len(classes) != 2:
+            return values[:, None], False
+        return np.where(values[:, None] == classes[1], 1.0, -1.0), True
+    if values.min() < 0 or values.max() >= outputs:
+        raise InputError(
+            f"classes run from {values.min():g} to {values.max():g}: {outputs} outputs"
+        )
+    return np.eye(outputs)[values.astype(int)], True
+
+
+def target_alignment(
+    K: KernelLike, targets: ArrayLike, outputs: int | None = None, *, centred: bool = False
+) -> float:
+    """Return the alignment of a kernel with the target kernel Y Y', in [0, 1] for a PSD kernel.
+
+    A kernel of O > 1 outputs meets the targets (N, O) stacked to one column (N*O, 1), so that the
+    result is y'Ky / (|K| |y|**2), which gradient flow on squared loss sees. A kernel of one output
+    meets Y as it is, (N, C): for one-hot targets Y Y' says which pairs share a class. To meet a
+    kernel of O outputs in that way, sum it over outputs first: `sum_outputs`.
+
+    Cristianini et al. (2001); centred over examples: Cortes et al. (2012).
+
+    Args:
+        K: The kernel (N*O, N*O).
+        targets: As for `as_targets`.
+        outputs: O, where the kernel is not an object that knows it; 1 by default.
+        centred: Whether to centre kernel and targets over examples.
+
+    Raises:
+        InputError: Where targets do not fit, or kernel or targets are zero (after centring).
+    """
+    matrix, count = nonzero(as_square(K), "K"), count_outputs(K, outputs=outputs)
+    Y, _ = as_targets(targets, len(matrix) // count, count)
+    if count > 1 and Y.shape[1] != count:
+        raise InputError(f"targets have {Y.shape[1]} columns but the kernel {count} outputs")
+    if centred:
+        matrix, Y = centre(matrix, count), Y - Y.mean(axis=0)
+    if not np.abs(Y).max() > 0:
+        raise InputError("targets are all zero or all equal: there is nothing to align with")
+    Y = Y if count == 1 else Y.reshape(-1, 1)
+    return alignment(matrix, Y @ Y.T)
+
+
+def sum_outputs(K: KernelLike, outputs: int | None = None) -> Array:
+    """Return the kernel (N, M) of all outputs together: sum_o K[(n, o), (m, o)]."""
+    matrix = as_array(K, "K")
+    return np.einsum("iojo->ij", blocks(matrix, count_outputs(K, outputs=outputs)))
+
+
+def held_out_predictions(
+    K: KernelLike,
+    targets: ArrayLike,
+    outputs: int | None = None,
+    *,
+    ridge: float = 1e-3,
+    folds: int | None = None,
+    offset: ArrayLike | None = None,
+    seed: int = 0,
+) -> Array:
+    """Return what kernel ridge regression on the other examples predicts for each example.
+
+    In closed form from one inverse: with C = (K + lambda I)**-1 and a fold's rows i, the held-out
+    prediction is y_i - C_ii**-1 (C y)_i. All O rows of an example are held out together.
+
+    Args:
+        K: The kernel (N*O, N*O), symmetric or not.
+        targets: As for `as_targets`, fitted to O columns; with O = 1 any number of columns.
+        outputs: O, where the kernel is not an object that knows it; 1 by default.
+        ridge: lambda / |K|_op, above 0.
+        folds: Number of random folds; by default each example is a fold (leave-one-out).
+        offset: Predictions (N, O) of the unfitted model f0; the regression is on y - f0. Zero by
+            default.
+        seed: Of the assignment to folds.
+
+    Returns:
+        Predictions (N, C).
+
+    Raises:
+        InputError: For a zero kernel, targets that do not fit, ridge <= 0, or folds out of range.
+    """
+    if not ridge > 0:
+        raise InputError(f"ridge must be above 0, not {ridge}")
+    matrix, count = nonzero(as_square(K), "K"), count_outputs(K, outputs=outputs)
+    examples = len(matrix) // count
+    Y, _ = as_targets(targets, examples, count)
+    if count > 1 and Y.shape[1] != count:
+        raise InputError(f"targets have {Y.shape[1]} columns but the kernel {count} outputs")
+    start = np.zeros_like(Y) if offset is None else as_array(offset, "offset").reshape(Y.shape)
+    residual = (Y - start).reshape(len(matrix), -1)
+    inverse = np.linalg.inv(matrix + ridge * norm(matrix, "spectral") * np.eye(len(matrix)))
+    weights = inverse @ residual
+    held_out = np.empty_like(residual)
+    for members in _folds(examples, folds, seed):
+        rows = (members[:, None] * count + np.arange(count)).ravel()
+        held_out[rows] = residual[rows] - np.linalg.solve(
+            inverse[np.ix_(rows, rows)], weights[rows]
+        )
+    return held_out.reshape(Y.shape) + start
+
+
+def _folds(examples: int, folds: int | None, seed: int) -> list[Array]:
+    count = examples if folds is None else folds
+    if not 2 <= count <= examples:
+        raise InputError(f"{examples} examples cannot be held out in {count} folds")
+    order = np.arange(examples)
+    if folds is not None:
+        order = np.random.default_rng(seed).permutation(examples)
+    return np.array_split(order, count)
+
+
+def regression_agreement(
+    K: KernelLike,
+    K0: KernelLike,
+    targets: ArrayLike,
+    outputs: int | None = None,
+    *,
+    ridge: float = 1e-3,
+    folds: int | None = None,
+    offset: ArrayLike | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return how far two kernels predict alike, each by `held_out_predictions`.
+
+    Returns:
+        ``prediction_r2``: R2 of K's predictions as an estimate of K0's, 1 - |p - p0|**2 / |p0 -
+        mean(p0)|**2. For classes also ``label_agreement``, the share of examples that both give
+        one class, and ``accuracy``, ``accuracy_reference``; for real targets ``r2`` and
+        ``r2_reference`` against the targets.
+
+    Raises:
+        InputError: As `held_out_predictions`; or where the kernels do not compare.
+    """
+    A, B = kernel_pair(K, K0)
+    count = count_outputs(K, K0, outputs=outputs)
+    Y, classes = as_targets(targets, len(A) // count, count)
+    p, p0 = (
+        held_out_predictions(k, Y, count, ridge=ridge, folds=folds, offset=offset, seed=seed)
+        for k in (A, B)
+    )
+    result = {"prediction_r2": r_squared(p, p0)}
+    if classes:
+        label, label0, truth = _labels(p), _labels(p0), _labels(Y)
+        result["label_agreement"] = float(np.mean(label == label0))
+        result["accuracy"] = float(np.mean(label == truth))
+        result["accuracy_reference"] = float(np.mean(label0 == truth))
+    else:
+        result["r2"], result["r2_reference"] = r_squared(p, Y), r_squared(p0, Y)
+    return result
+
+
+def r_squared(predictions: Array, truth: Array) -> float:
+    """Return 1 - |p - y|**2 / |y - mean(y)|**2 over (N, C), the mean taken column by column.
+
+    Raises:
+        InputError: Where the truth does not vary.
+    """
+    spread = np.sum((truth - truth.mean(axis=0)) ** 2)
+    if not spread > 0:
+        raise InputError("R2 is not defined for values that do not vary over examples")
+    return float(1 - np.sum((predictions - truth) ** 2) / spread)
+
+
+def _labels(values: Array) -> Array:
+    return values.argmax(axis=1) if values.shape[1] > 1 else (values[:, 0] > 0).astype(int)
