@@ -1,0 +1,15 @@
+"""Exact empirical NTKs of full fine-tuning against Propulsion: kernels, distances, audits."""
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels.kernel import Kernel, load_kernels, save_kernels
+from ntk_propulsion.kernels.ntk import Kernels, empirical_ntk
+
+__all__ = [
+    "InputError",
+    "Kernel",
+    "Kernels",
+    "empirical_ntk",
+    "load_kernels",
+    "save_kernels",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,201 @@
+"""The Kernel: a matrix that knows its rows, its parts, and where it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.files import write_atomically
+
+FORMAT = "ntk_propulsion.kernels/1"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An empirical NTK, symmetric, or a cross kernel.
+
+    Attributes:
+        matrix: (N*O, N*O), or (N*O, M*O) for a cross kernel; row (n, o) is n*O + o.
+        tuning: The name of what trains.
+        outputs: O.
+        parameters: How many numbers the tuning trains.
+        rows: Fingerprint of the rows' examples and of their order.
+        columns: The same for the columns; equal to ``rows`` unless this is a cross kernel.
+        model: Fingerprint of the model's weights.
+        product: Of gradients, or of their signs; see :func:`ntk_propulsion.empirical_ntk`.
+        per_module: The parts by module name, which sum to ``matrix``; empty unless asked for.
+        exact_fallback: Parameters that plain autograd had to do, with the reason.
+    """
+
+    matrix: Tensor
+    tuning: str
+    outputs: int
+    parameters: int
+    rows: str
+    columns: str
+    model: str
+    product: str = "gradient"
+    per_module: dict[str, Tensor] = field(default_factory=dict)
+    exact_fallback: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether rows and columns are the same examples, and the product is symmetric."""
+        return self.rows == self.columns and self.product != "asymmetric"
+
+    @property
+    def examples(self) -> int:
+        """N, the number of examples in the rows."""
+        return self.matrix.shape[0] // self.outputs
+
+    def part(self, *patterns: str) -> Kernel:
+        """Return the kernel of the modules that match any shell-style pattern.
+
+        Raises:
+            InputError: The kernel was made without ``per_module``, or nothing matches.
+        """
+        if not self.per_module:
+            raise InputError("this kernel has no parts: ask for them with per_module=True")
+        chosen = {
+            name: part
+            for name, part in self.per_module.items()
+            if any(fnmatchcase(name, pattern) for pattern in patterns)
+        }
+        if not chosen:
+            raise InputError(f"no module of the kernel matches {', '.join(patterns)}")
+        matrix = torch.stack([part.double() for part in chosen.values()]).sum(0)
+        fields = {**self.__dict__, "matrix": matrix.to(self.matrix.dtype), "per_module": chosen}
+        return Kernel(**fields)
+
+    def check_comparable(self, other: Kernel) -> None:
+        """Refuse to be compared with a kernel of other examples, order or outputs.
+
+        Raises:
+            InputError: They differ.
+        """
+        if self.outputs != other.outputs:
+            raise InputError(
+                f"kernels of {self.outputs} and of {other.outputs} outputs cannot be compared"
+            )
+        if (self.rows, self.columns) != (other.rows, other.columns):
+            raise InputError(
+                f"the kernels {self.tuning!r} and {other.tuning!r} are of other examples or of "
+                "another order of rows: compute both on the same batch"
+            )
+
+    def check_symmetric_psd(self) -> None:
+        """Check that the matrix is finite, symmetric, and positive semi-definite to rounding.
+
+        Raises:
+            InputError: It is not; a cross kernel need not be and is refused by name.
+        """
+        if not self.symmetric:
+            raise InputError(
+                "a cross or asymmetric kernel is neither symmetric nor positive semi-definite"
+            )
+        if not torch.isfinite(self.matrix).all():
+            raise InputError(f"the kernel {self.tuning!r} has entries that are not finite")
+        k = self.matrix.double()
+        rounding = len(k) * torch.finfo(self.matrix.dtype).eps * k.abs().max().clamp_min(1e-300)
+        if (k - k.T).abs().max() > rounding:
+            raise InputError(f"the kernel {self.tuning!r} is not symmetric")
+        lowest = torch.linalg.eigvalsh(k)[0]
+        if lowest < -rounding:
+            raise InputError(
+                f"the kernel {self.tuning!r} is not positive semi-definite "
+                f"(lowest eigenvalue {lowest.item():.3g})"
+            )
+
+
+def data_fingerprint(batch: Any) -> str:
+    """Return a hash of a batch's tensors, their names, order and examples."""
+    leaves, tree = tree_flatten(dict(batch) if isinstance(batch, Mapping) else batch)
+    digest = hashlib.sha256(str(tree).encode())
+    for leaf in leaves:
+        _update(digest, leaf)
+    return digest.hexdigest()[:32]
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Return a hash of a model's parameters and buffers, names and values."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        _update(digest, tensor)
+    return digest.hexdigest()[:32]
+
+
+def _update(digest: Any, leaf: Any) -> None:
+    if isinstance(leaf, Tensor):
+        digest.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
+        flat = leaf.detach().cpu().contiguous().reshape(-1)
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    else:
+        digest.update(repr(leaf).encode())
+
+
+def save_kernels(kernels: Mapping[str, Kernel] | Iterable[Kernel], path: Path | str) -> None:
+    """Write kernels to one safetensors file, whole or not at all.
+
+    Args:
+        kernels: By name; a plain iterable is named by tuning.
+        path: The file.
+    """
+    named = kernels if isinstance(kernels, Mapping) else {k.tuning: k for k in kernels}
+    tensors: dict[str, Tensor] = {}
+    about: dict[str, Any] = {}
+    for name, kernel in named.items():
+        tensors[f"{name}/matrix"] = kernel.matrix.detach().cpu().contiguous()
+        for module, part in kernel.per_module.items():
+            tensors[f"{name}/module/{module}"] = part.detach().cpu().contiguous()
+        about[name] = {
+            key: value
+            for key, value in kernel.__dict__.items()
+            if key not in {"matrix", "per_module"}
+        }
+    metadata = {"format": FORMAT, "kernels": json.dumps(about)}
+    write_atomically(Path(path), save(tensors, metadata))
+
+
+def load_kernels(path: Path | str, model: str | None = None) -> dict[str, Kernel]:
+    """Read what :func:`save_kernels` wrote.
+
+    Args:
+        path: The file.
+        model: A model's fingerprint; kernels of another model are refused.
+
+    Raises:
+        InputError: The file is missing, damaged, of another format, or of another model.
+    """
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise InputError(f"{path} does not hold kernels of this format ({FORMAT})")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        about = json.loads(metadata["kernels"])
+        kernels = {name: _kernel(name, fields, tensors) for name, fields in about.items()}
+    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"cannot read kernels from {path}: {error}") from error
+    for name, kernel in kernels.items():
+        if model is not None and kernel.model != model:
+            raise InputError(f"{path}: the kernel {name!r} was made with another model's weights")
+    return kernels
+
+
+def _kernel(name: str, fields: dict[str, Any], tensors: dict[str, Tensor]) -> Kernel:
+    prefix = f"{name}/module/"
+    parts = {key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)}
+    return Kernel(matrix=tensors[f"{name}/matrix"], per_module=parts, **fields)

@@ -1,0 +1,171 @@
+"""The NTK as a scipy operator: products K v = J (J' v), for spectra of kernels too large to form."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels.batch import Batch, batch_size, call, move, take
+from ntk_propulsion.kernels.certificate import TOLERANCE
+from ntk_propulsion.kernels.outputs import (
+    OutputFunction,
+    evaluate_outputs,
+    resolve_outputs,
+    targeted,
+)
+from ntk_propulsion.kernels.prepared import compute_dtype, prepared
+from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
+
+
+@dataclass(frozen=True)
+class _Jacobian:
+    """Products with the Jacobian of a model on a batch, (N*O, entries of all parameters).
+
+    Attributes:
+        model: In the dtype to compute in.
+        parameters: Names of those that train.
+        batch: On the model's device, with targets.
+        function: From the model's output to (n, O).
+        n: N.
+        chunk: Examples a pass takes at once.
+    """
+
+    model: nn.Module
+    parameters: tuple[str, ...]
+    batch: Batch
+    function: OutputFunction
+    n: int
+    chunk: int
+
+    def transposed(self, v: Tensor) -> list[Tensor]:
+        """J' v of v (N, O): one tensor for each parameter."""
+        with self._ready() as parameters:
+            total = [torch.zeros_like(p) for p in parameters]
+            for examples, values in self._passes():
+                found = torch.autograd.grad(values, parameters, v[examples], allow_unused=True)
+                for t, gradient in zip(total, found, strict=True):
+                    if gradient is not None:
+                        t += gradient
+        return total
+
+    def product(self, u: list[Tensor]) -> Tensor:
+        """J u, (N, O), by differentiating J' c, which is linear in c, along u.
+
+        Forward mode would need one pass fewer, but fused attention and many modules lack it.
+        """
+        rows = []
+        with self._ready() as parameters:
+            for _, values in self._passes():
+                c = torch.zeros_like(values, requires_grad=True)
+                linear = torch.autograd.grad(
+                    values, parameters, c, create_graph=True, allow_unused=True
+                )
+                reached = [(g, w) for g, w in zip(linear, u, strict=True) if g is not None]
+                gradients, along = zip(*reached, strict=True)
+                found = torch.autograd.grad(gradients, c, along, materialize_grads=True)
+                rows.append(found[0])
+        return torch.cat(rows)
+
+    def outputs(self) -> int:
+        """Return O, once <v, J J' v> = |J' v|**2 holds on the first example.
+
+        It would not where a module's own gradient rule gives no second derivative.
+        """
+        one = replace(self, batch=take(self.batch, slice(0, 1)), n=1, chunk=1)
+        with self._ready() as parameters, torch.no_grad():
+            o = one._values(slice(0, 1)).shape[1]
+        v = torch.linspace(1, 2, o).to(parameters[0])[None]
+        u = one.transposed(v)
+        size = sum(float(g.double().square().sum()) for g in u)
+        if abs(float((v * one.product(u)).sum()) - size) > TOLERANCE.get(v.dtype, 1e-2) * size:
+            raise InputError(
+                f"{type(self.model).__name__} has a module whose gradient cannot be differentiated "
+                "again, which products with the kernel need: take empirical_ntk"
+            )
+        return o
+
+    @contextmanager
+    def _ready(self) -> Iterator[list[nn.Parameter]]:
+        dtype = next(self.model.parameters()).dtype
+        trained = set(self.parameters)
+        # fused attention has no second derivative
+        with prepared(self.model, dtype, trained), sdpa_kernel(SDPBackend.MATH):
+            yield [self.model.get_parameter(name) for name in self.parameters]
+
+    def _passes(self) -> Iterator[tuple[slice, Tensor]]:
+        for start in range(0, self.n, self.chunk):
+            examples = slice(start, min(start + self.chunk, self.n))
+            yield examples, self._values(examples)
+
+    def _values(self, examples: slice) -> Tensor:
+        part = take(self.batch, examples)
+        size = examples.stop - examples.start
+        return evaluate_outputs(self.function, call(self.model, part), size, part)
+
+
+def ntk_operator(
+    model: nn.Module,
+    batch: Batch,
+    tuning: str | Tuning = "full",
+    outputs: str | OutputFunction = "logits",
+    *,
+    dtype: torch.dtype | None = None,
+    chunk: int | None = None,
+) -> LinearOperator:
+    """Return the empirical NTK as an operator, (N*O, N*O), rows n*O + o; K is never formed.
+
+    Each product runs two forward and three backward passes over the batch. The model stands as it
+    is at each product, and comes back as it was.
+
+    Example:
+        >>> from scipy.sparse.linalg import eigsh
+        >>> operator = ntk_operator(torch.nn.Linear(3, 2), torch.randn(5, 3))
+        >>> eigsh(operator, 2, return_eigenvectors=False).shape
+        (2,)
+
+    Args:
+        model: As in :func:`ntk_propulsion.empirical_ntk`.
+        batch: The dict that the model takes, N examples.
+        tuning: What trains: whole parameters of the model (a wrapped model's count).
+        outputs: As in :func:`ntk_propulsion.empirical_ntk`.
+        dtype: To compute in; the model's own by default, at least float32. In another dtype the
+            operator works on a copy of the model as it is now.
+        chunk: Examples a pass takes at once; all by default.
+
+    Raises:
+        InputError: Bad batch or outputs; a tuning that trains more than the model's own parameters;
+            a model without second derivatives.
+    """
+    resolved = resolve_tuning(tuning)
+    binding = resolved.bind(model)
+    if binding.features or binding.entries:
+        raise InputError(
+            f"an operator's tuning trains whole parameters of the model, and {resolved.name!r} does "
+            "not: wrap the model and use 'trainable', or take empirical_ntk"
+        )
+    work = compute_dtype(model, dtype)
+    if any(p.is_floating_point() and p.dtype != work for p in model.parameters()):
+        model = copy.deepcopy(model).to(work)
+    device = next(model.parameters()).device
+    n, function = batch_size(batch), resolve_outputs(outputs)
+    ready = targeted(function, move(batch, device, work))
+    if chunk is not None and chunk < 1:
+        raise InputError(f"a pass takes at least one example at once, not {chunk}")
+    jacobian = _Jacobian(model, binding.parameters, ready, function, n, chunk or n)
+    o = jacobian.outputs()
+
+    def product(v: np.ndarray) -> np.ndarray:
+        seeds = torch.as_tensor(np.ascontiguousarray(v)).to(device, work).view(n, o)
+        return jacobian.product(jacobian.transposed(seeds)).flatten().cpu().numpy()
+
+    scalar = torch.empty(0, dtype=work).numpy().dtype
+    return LinearOperator((n * o, n * o), matvec=product, rmatvec=product, dtype=scalar)

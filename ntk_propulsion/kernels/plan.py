@@ -1,0 +1,151 @@
+"""How a kernel is computed within a memory budget: groups of layers, chunks of examples.
+
+What must stay in memory for all N examples at once are the inputs and cotangents of the layers
+that are being multiplied. Layers that do not fit together wait for another round of forward and
+backward passes; the passes themselves run on as many examples at a time as their graph allows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels.sites import SiteKey
+from ntk_propulsion.kernels.survey import Site, Survey
+
+SHARE_OF_FREE = 0.5
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def parse_memory(memory: str | int | None, device: torch.device) -> int:
+    """Return a budget in bytes: ``"8GiB"``, a number of bytes, or half of what is free.
+
+    Raises:
+        InputError: The text is not a size.
+    """
+    if memory is None:
+        if device.type == "cuda":
+            return int(SHARE_OF_FREE * torch.cuda.mem_get_info(device)[0])
+        return int(SHARE_OF_FREE * psutil.virtual_memory().available)
+    if isinstance(memory, int):
+        return memory
+    match = re.fullmatch(r"\s*([\d.]+)\s*([kmg]i?)?b?\s*", memory.lower())
+    if match is None:
+        raise InputError(f"memory {memory!r} is not a size: write it like '8GiB'")
+    return int(float(match[1]) * _UNITS[match[2] or ""])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rounds of passes, and how many examples a pass takes.
+
+    Attributes:
+        groups: Keys of the sites of each round.
+        chunk: Examples a pass takes at once.
+        budget: Bytes allowed beside the model.
+        expected: Bytes expected at the peak, by what holds them.
+    """
+
+    groups: tuple[frozenset[SiteKey], ...]
+    chunk: int
+    budget: int
+    expected: dict[str, int]
+
+    def __str__(self) -> str:
+        gib = 2**30
+        held = ", ".join(f"{what} {size / gib:.2f}" for what, size in self.expected.items())
+        total = sum(self.expected.values()) / gib
+        return (
+            f"{len(self.groups)} round(s) of passes, {self.chunk} examples a pass; expected peak "
+            f"{total:.2f} GiB beside the model ({held}), budget {self.budget / gib:.2f} GiB"
+        )
+
+
+def make_plan(
+    surveys: Iterable[tuple[Survey, int]],
+    clusters: list[list[Site]],
+    with_outputs: frozenset[SiteKey],
+    itemsize: int,
+    kernel_bytes: int,
+    gradient_bytes: int,
+    budget: int,
+) -> Plan:
+    """Plan the rounds.
+
+    Args:
+        surveys: For the rows' batch, and the columns' if it is another: the survey and N.
+        clusters: Sites that must be captured together (they share a parameter).
+        with_outputs: Keys of the sites whose output is kept too.
+        itemsize: Bytes of a number.
+        kernel_bytes: What the kernels themselves take.
+        gradient_bytes: What one gradient of all parameters takes (the certificate).
+        budget: Bytes allowed beside the model.
+
+    Raises:
+        InputError: The budget does not even hold the largest cluster and one example.
+    """
+    pairs = list(surveys)
+    examples = sum(n for _, n in pairs)
+    outputs = pairs[0][0].outputs
+    graph = max(survey.graph_bytes for survey, _ in pairs) or 1
+    largest_batch = max(n for _, n in pairs)
+
+    def held(site: Site) -> int:
+        kept = 2 if site.key in with_outputs else 1
+        return itemsize * examples * (site.input_size + site.output_size * (outputs + kept - 1))
+
+    fixed = kernel_bytes + min(gradient_bytes, budget // 8) + WORKSPACE_BYTES
+    sizes = [sum(held(site) for site in cluster) for cluster in clusters]
+    room = budget - fixed
+    # a chunk's backward also holds its own cotangents twice (by example, then joined)
+    chunk = max(1, min(largest_batch, int(room / 4 / graph)))
+    if largest_batch * graph + sum(sizes) <= room:
+        chunk = largest_batch
+    for_groups = room - chunk * graph
+    if for_groups < max(sizes, default=0):
+        needed = fixed + chunk * graph + max(sizes, default=0)
+        raise InputError(
+            f"a memory of {budget / 2**30:.2f} GiB is too small: {needed / 2**30:.2f} GiB are "
+            "needed for the largest layer; give more, or fewer examples"
+        )
+    groups: list[set[SiteKey]] = []
+    used = for_groups + 1
+    peak = 0
+    for cluster, size in zip(clusters, sizes, strict=True):
+        if used + size > for_groups:
+            groups.append(set())
+            used = 0
+        groups[-1] |= {site.key for site in cluster}
+        used += size
+        peak = max(peak, used)
+    expected = {
+        "inputs and cotangents": peak,
+        "graph": chunk * graph,
+        "kernels": kernel_bytes,
+        "gradient": min(gradient_bytes, budget // 8),
+        "workspace": WORKSPACE_BYTES,
+    }
+    return Plan(tuple(frozenset(g) for g in groups), chunk, budget, expected)
+
+
+WORKSPACE_BYTES = 64 * 2**20
+
+
+def cluster_sites(sites: Iterable[Site]) -> list[list[Site]]:
+    """Group sites that share a parameter or a layer, in the order of the forward pass."""
+    owner: dict[str, int] = {}
+    clusters: dict[int, list[Site]] = {}
+    for i, site in enumerate(sites):
+        marks = {f"parameter {name}" for name in site.parameters} | {f"module {site.module}"}
+        joined = {owner[mark] for mark in marks if mark in owner}
+        merged = [s for j in sorted(joined) for s in clusters.pop(j)] + [site]
+        clusters[i] = merged
+        for s in merged:
+            for mark in (f"module {s.module}", *(f"parameter {name}" for name in s.parameters)):
+                owner[mark] = i
+    return sorted(clusters.values(), key=lambda cluster: cluster[0].order)
