@@ -1,0 +1,1 @@
+"""The report of an experiment: the answer in words, figures, tables and one HTML page."""

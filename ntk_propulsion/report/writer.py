@@ -1,0 +1,96 @@
+"""Writes the report of an experiment into a folder; report.json comes last."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ntk_propulsion.files import write_atomically
+from ntk_propulsion.report import figures, heatmaps, style, words
+from ntk_propulsion.report.page import page
+
+
+def write_report(
+    report: dict[str, Any],
+    kernels: dict[str, np.ndarray],
+    scaling: dict[str, np.ndarray] | None,
+    folder: Path,
+) -> list[Path]:
+    """Write ``figures/*.png``, ``report.html`` and, last of all, ``report.json``.
+
+    Everything is drawn before anything is written, and a report.json that is already there goes
+    away first: its presence means that all the rest is complete.
+
+    Args:
+        report: The experiment's report, with ``config, environment, results, claims``.
+        kernels: ``{"point/tuning/part": (N*O, N*O)}``.
+        scaling: ``{module: z (d_out,)}`` after training; None or empty where nothing was trained.
+        folder: Where the files go.
+
+    Returns:
+        The paths that were written, in order.
+    """
+    drawn = {name: style.render(f) for name, f in draw(report, kernels, scaling).items()}
+    html = page(report, drawn).encode()
+    text = strict_json(report).encode()
+    final = folder / "report.json"
+    final.unlink(missing_ok=True)
+    files = {folder / "figures" / f"{name}.png": data for name, data in drawn.items()}
+    files |= {folder / "report.html": html, final: text}
+    for path, data in files.items():
+        write_atomically(path, data)
+    return list(files)
+
+
+def draw(
+    report: dict[str, Any],
+    kernels: dict[str, np.ndarray],
+    scaling: dict[str, np.ndarray] | None,
+) -> dict[str, Figure]:
+    """Draw every figure that the results have the data for.
+
+    Returns:
+        ``{name: figure}``; a name begins with the section of the page that shows it.
+    """
+    results = report["results"]
+    drawn = {
+        f"kernels_{point}_{part}": heatmaps.kernel_heatmaps(results, kernels, point, part=part)
+        for point in words.POINTS
+        for part in ("all", "without_head")
+        if f"{point}/full/{part}" in kernels and f"{point}/propulsion/{part}" in kernels
+    }
+    if results["distances"]:
+        drawn["distances"] = figures.distance_summary(results)
+    for point in words.POINTS:
+        if words.rows(results.get("per_module"), point=point):
+            drawn[f"modules_{point}"] = figures.module_distances(results, point)
+    if kernels:
+        drawn["spectra"] = figures.spectra(results, kernels)
+    if scaling and results.get("scaling_vectors"):
+        degree = int(report["config"]["degree"])
+        drawn["scaling"] = figures.scaling_histogram(results, scaling, degree)
+    if any(run.get("losses") for run in results.get("training") or ()):
+        drawn["training"] = figures.training_curves(results)
+    return drawn
+
+
+def strict_json(value: Any) -> str:
+    """Write JSON that any reader accepts: NaN and infinity become null, numpy becomes plain."""
+    return json.dumps(_plain(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,158 @@
+import base64
+import copy
+import csv
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from ntk_propulsion.report.claims import claims
+from ntk_propulsion.report.page import maths, page
+
+NASTY = '<script>alert(1)</script><img src="http://evil.example/x.png">'
+PNG = {
+    "kernels_theta0_all": b"the key figure",
+    "kernels_theta0_without_head": b"more",
+    "spectra": b"s",
+}
+
+
+class Page(HTMLParser):
+    """What a page holds: tags with their attributes, text, and each table's cells."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.tables, self.cell = [], "", [], None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self.cell = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.cell = None
+
+    def handle_data(self, data):
+        self.text += data
+        if self.cell:
+            self.tables[-1][-1][-1] += data
+
+
+@pytest.fixture
+def report(classification):
+    report = copy.deepcopy(classification.report)
+    report["claims"] = claims(report["results"])
+    return report
+
+
+def test_the_answer_comes_first_then_the_key_figure_then_the_sections(report):
+    html = page(report, PNG)
+    places = [
+        html.index("Before training and up to one scale factor"),
+        html.index(base64.b64encode(b"the key figure").decode()),
+        html.index('<details id="distances" open>'),
+        html.index('<details id="reading">'),
+    ]
+    assert places == sorted(places)
+    assert html.count(base64.b64encode(b"the key figure").decode()) == 1
+    found = Page(html)
+    sections = [a["id"] for tag, a in found.tags if tag == "details"]
+    assert sections == ["distances", "heat-maps", "modules", "spectra", "scaling", "training",
+                        "claims", "examples", "configuration", "reading"]  # fmt: skip
+
+
+def test_nothing_is_loaded_from_anywhere(report):
+    found = Page(page(report, PNG))
+    for tag, attributes in found.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        for name in ("src", "href", "srcset", "action", "poster"):
+            assert attributes.get(name, "data:").startswith("data:")
+    policy = next(a["content"] for _, a in found.tags if a.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+    html = page(report, PNG)
+    assert not re.search(r"url\(|@import|https?://", html)
+
+
+def test_whatever_came_from_data_is_escaped(report):
+    results = report["results"]
+    results["examples"][0]["text"] = NASTY
+    results["notes"].append(NASTY)
+    results["model"]["name"] = NASTY
+    results["task"]["labels"][0] = NASTY
+    results["per_module"][0]["module"] = NASTY
+    results["scaling_vectors"][0]["module"] = NASTY
+    results["training"][0]["method"] = NASTY
+    results["distances"][0]["tuning"] = NASTY
+    results["distances"][0]["metrics"][NASTY] = {"value": 1.0, "low": None, "high": None}
+    report["config"][NASTY] = NASTY
+    report["claims"][0]["measured"] = NASTY
+    html = page(report, PNG)
+    found = Page(html)
+    assert sum(tag == "script" for tag, _ in found.tags) == 1
+    assert [a["src"][:5] for tag, a in found.tags if tag == "img"] == ["data:"] * 3
+    assert "<script>alert" not in html
+    assert html.count("&lt;script&gt;alert(1)") >= 9
+
+
+def test_tables_hold_the_results(report):
+    found = Page(page(report, PNG))
+    first = report["results"]["distances"][0]["metrics"]["cka"]
+    head, row = found.tables[0][:2]
+    assert head[:4] == ["taken", "kernel", "part", "CKA"]
+    assert row[:3] == ["before training (θ₀)", "Propulsion", "with the head"]
+    assert row[3] == f"{first['value']:.3f} [{first['low']:.3f}, {first['high']:.3f}]"
+    examples = next(t for t in found.tables if "index in the task" in t[0])
+    assert len(examples) == 25
+    assert examples[2] == ["1", "101", "positive", "9", "a text number 1, quite ordinary"]
+    assert "holds up to a scale" in found.text
+    assert "3 texts were truncated" in found.text
+
+
+def test_each_table_can_be_taken_as_csv_at_full_precision(report):
+    found = Page(page(report, PNG))
+    links = {a["download"]: a["href"] for tag, a in found.tags if tag == "a"}
+    assert {"distances.csv", "drift.csv", "per_module.csv", "kernels.csv", "scaling_vectors.csv",
+            "training.csv", "claims.csv", "examples.csv", "config.csv"} <= set(links)  # fmt: skip
+    text = base64.b64decode(links["distances.csv"].partition("base64,")[2]).decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    cka = report["results"]["distances"][0]["metrics"]["cka"]
+    assert float(rows[0]["cka"]) == cka["value"]
+    assert float(rows[0]["cka_low"]) == cka["low"]
+
+
+def test_cells_sort_by_their_value_not_by_its_text(report):
+    found = Page(page(report, PNG))
+    values = [a["data-v"] for tag, a in found.tags if tag == "td"]
+    shares = [str(r["trace_share_full"]) for r in report["results"]["per_module"]]
+    assert set(shares) <= set(values)
+    assert "" in values  # a missing number
+
+
+def test_what_was_not_measured_has_no_section(report, regression):
+    results = report["results"]
+    results["scaling_vectors"] = results["training"] = results["drift"] = []
+    found = Page(page(report, {}))
+    sections = [a["id"] for tag, a in found.tags if tag == "details"]
+    assert "training" not in sections
+    assert "scaling" not in sections
+    assert "heat-maps" not in sections
+    assert "second text" in Page(page(regression.report, {})).text
+
+
+def test_infinite_and_missing_numbers_are_dashes(report):
+    report["results"]["kernels"][0]["trace"] = float("nan")
+    html = page(report, PNG)
+    assert ">nan<" not in html
+    assert ">inf<" not in html
+
+
+def test_indices_of_kernels_are_set_and_the_rest_stays_escaped():
+    assert maths("K_F < z**k") == "K<sub>F</sub> &lt; z<sup>k</sup>"
