@@ -1,0 +1,93 @@
+"""The floor: how long the bare matrix products of a kernel take, and the passes they need.
+
+No implementation by materialised blocks can be faster: for each linear layer, its Jacobian block
+is formed (one product of the forward's size per output) and multiplied with itself (the symmetric
+half counted once); to that come one forward and O backward passes of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ntk_propulsion.kernels.batch import Batch, batch_size, call
+from ntk_propulsion.kernels.outputs import resolve_outputs
+
+
+def passes(model: nn.Module, batch: Batch) -> Callable[[], None]:
+    """One forward and O backward passes down to the embeddings' output, no weight gradients."""
+    embeddings = model.get_input_embeddings()
+
+    def run() -> None:
+        kept: list[Tensor] = []
+
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+            kept.append(output.detach().requires_grad_())
+            return kept[-1]
+
+        handle = embeddings.register_forward_hook(hook)
+        try:
+            values = resolve_outputs("logits")(call(model, batch))
+        finally:
+            handle.remove()
+        for o in range(values.shape[1]):
+            torch.autograd.grad(values[:, o].sum(), kept, retain_graph=True)
+
+    return run
+
+
+def products(model: nn.Module, batch: Batch, outputs: int) -> Callable[[], None]:
+    """Form and multiply the blocks of every linear layer, in buffers that exist already."""
+    n = batch_size(batch)
+    tokens = _tokens(model, batch)
+    rows = n * outputs
+    half = rows // 2
+    work = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear):
+            t, d_out, d_in = tokens[name], layer.out_features, layer.in_features
+            step = max(1, min(d_out, (1 << 22) // (rows * d_in)))
+            work.append((torch.randn(n, t, d_in), t, d_out, d_in, step))
+    buffer = torch.empty(1 << 23)
+    kernel = torch.zeros(rows, rows)
+
+    def run() -> None:
+        for x, t, d_out, d_in, step in work:
+            d = torch.empty(n, outputs * step, t).fill_(0.5)
+            for _ in range(0, d_out, step):
+                block = buffer[: rows * step * d_in].view(n, outputs * step, d_in)
+                torch.bmm(d, x, out=block)
+                j = block.view(rows, step * d_in)
+                # the upper triangle in two halves: three quarters of the product
+                kernel[:half] += j[:half] @ j.T
+                kernel[half:, half:] += j[half:] @ j[half:].T
+
+    return run
+
+
+def products_half(rows: int, columns: int) -> Callable[[], None]:
+    """Half of one product J J' of that size: what a symmetric routine would have to do."""
+    j = torch.randn(rows, columns)
+
+    def run() -> None:
+        j[: rows // 2] @ j.T  # noqa: B018
+
+    return run
+
+
+def _tokens(model: nn.Module, batch: Batch) -> dict[str, int]:
+    found: dict[str, int] = {}
+    handles = [
+        layer.register_forward_hook(
+            lambda m, a, out, name=name: found.__setitem__(name, out[0].numel() // out.shape[-1])
+        )
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear)
+    ]
+    with torch.no_grad():
+        call(model, batch)
+    for handle in handles:
+        handle.remove()
+    return found

@@ -1,0 +1,245 @@
+"""The experiment: kernels at theta_0, both fine-tunings, the kernels again, and the report."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ntk_propulsion.environment import environment
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.evaluation import evaluate
+from ntk_propulsion.files import write_atomically
+from ntk_propulsion.heads import fit_probe
+from ntk_propulsion.kernels.kernel import (
+    Kernel,
+    data_fingerprint,
+    load_kernels,
+    model_fingerprint,
+    save_kernels,
+)
+from ntk_propulsion.kernels.ntk import Kernels, empirical_ntk
+from ntk_propulsion.kernels.tunings import Full, Tuning
+from ntk_propulsion.materials import Materials, prepare, propulsion_of
+from ntk_propulsion.models import LoadedModel
+from ntk_propulsion.propulsion import PropulsionConfig, merge, save_adapter, wrap
+from ntk_propulsion.report.claims import claims
+from ntk_propulsion.report.writer import write_report
+from ntk_propulsion.results import Measured, parts_by_point, results_of
+from ntk_propulsion.roles import head_parameters
+from ntk_propulsion.runs import Run
+from ntk_propulsion.settings import Settings
+from ntk_propulsion.training import finetune
+
+SCHEMA = 1
+Method = Literal["full", "propulsion"]
+
+
+class Progress:
+    """What an experiment tells while it works; silent unless overridden."""
+
+    def begin(self, what: str, total: int | None = None) -> None:
+        """A step of the work begins; ``total`` units if they are countable."""
+
+    def advance(self, done: int, total: int | None = None) -> None:
+        """So many units of the current step are done; ``total`` if it was not known before."""
+
+
+def run_experiment(
+    settings: Settings,
+    run: Run,
+    materials: Materials | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Do, or finish, an experiment in its folder: report.json, written last, holds the results.
+
+    Args:
+        settings: What to do.
+        run: Where; it must have begun.
+        materials: What `prepare` gave for these settings, if it was called already. The head of
+            its model is changed.
+        progress: Is told of each step.
+
+    Raises:
+        InputError: Bad input, or a training that diverges; the folder keeps what was done before.
+    """
+    found = materials or prepare(settings)
+    _Experiment(settings, run, progress or Progress(), found).do()
+
+
+class _Experiment:
+    """One experiment: its steps in order."""
+
+    def __init__(
+        self, settings: Settings, run: Run, progress: Progress, materials: Materials
+    ) -> None:
+        self.settings, self.run, self.progress = settings, run, progress
+        self.materials, self.loaded = materials, materials.loaded
+        self.dtype = torch.float64 if settings.dtype == "float64" else torch.float32
+
+    def do(self) -> None:
+        """Do every step that is not done and write the report."""
+        head = self._head()
+        start = self.run.step("theta0", self._start)
+        methods: tuple[Method, ...] = ("full", "propulsion") if self.settings.steps else ()
+        logs = [self.run.step(_point(m), partial(self._train, m)) for m in methods]
+        self.run.step("report", partial(self._report, head, start, logs))
+        self.run.clean()
+
+    # -- the head
+
+    def _head(self) -> dict[str, Any]:
+        """Fit the probe, or take up a head that was fitted before the run was interrupted."""
+        inputs = {
+            "model": model_fingerprint(self.loaded.model),
+            "examples": data_fingerprint(self.materials.encoding.batch),
+        }
+        found = self.run.step("head", lambda: {"probe": self._fit_head(), "inputs": inputs})
+        if found["inputs"] != inputs:
+            raise InputError(
+                f"cannot resume {self.run.folder}: the model's weights or the task's texts have "
+                "changed since it began"
+            )
+        with torch.no_grad():
+            for name, value in _load_tensors(self.run.path("head.safetensors")).items():
+                self.loaded.model.get_parameter(name).copy_(value)
+        return found["probe"]
+
+    def _fit_head(self) -> dict[str, Any]:
+        model, fitted = self.loaded.model, self.materials.fitted
+        report = {}
+        if fitted:
+            self.progress.begin(f"fitting the head on {len(fitted)} examples")
+            probe = fit_probe(
+                self.loaded, self.materials.task, fitted, seed=self.settings.seed
+            )
+            report = asdict(probe)
+        head = {name: model.get_parameter(name) for name in head_parameters(model)}
+        _save_tensors(head, self.run.path("head.safetensors"))
+        return report
+
+    # -- kernels and training
+
+    def _start(self) -> dict[str, Any]:
+        kernels = self._kernels(
+            f"kernels of {self.settings.examples} examples, before training",
+            self.loaded.model,
+            self.materials.tunings,
+        )
+        save_kernels(kernels, self.run.path("theta0.safetensors"))
+        return {
+            "plan": str(kernels.plan),
+            "certificate": max(kernels.errors.values()),
+            "exact_fallback": kernels.exact_fallback,
+            "metric": self._metric("before training", self.loaded),
+        }
+
+    def _train(self, method: Method) -> dict[str, Any]:
+        """Fine-tune a copy, measure it, and keep its kernels (not its weights)."""
+        settings = self.settings
+        tuned = replace(self.loaded, model=copy.deepcopy(self.loaded.model))
+        tuned.model.requires_grad_(True)
+        rate = settings.learning_rate
+        if method == "propulsion":
+            wrap(tuned.model, PropulsionConfig(settings.degree, settings.positions))
+            rate = settings.propulsion_learning_rate
+        self.progress.begin(f"training: {method}", settings.steps)
+        log = finetune(
+            tuned,
+            self.materials.task,
+            self.materials.train,
+            steps=settings.steps,
+            learning_rate=rate,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            output_dir=self.run.path(f"training-{method}"),
+            on_step=lambda step, loss: self.progress.advance(step),
+        )
+        after = self._after_full if method == "full" else self._after_propulsion
+        metric = self._metric(f"after training: {method}", tuned)
+        save_kernels(after(tuned.model), self.run.path(f"{_point(method)}.safetensors"))
+        return {
+            "method": method,
+            "steps": log.steps,
+            "learning_rate": log.learning_rate,
+            "degree": settings.degree if method == "propulsion" else None,
+            "trainable_parameters": log.trainable_parameters,
+            "metric_after": metric,
+            "losses": [[i + 1, loss] for i, loss in enumerate(log.losses)],
+            "seconds": log.seconds,
+        }
+
+    def _after_full(self, model: nn.Module) -> dict[str, Kernel]:
+        return self._kernels("kernels after full", model, [Full(), propulsion_of(self.settings)])
+
+    def _after_propulsion(self, model: nn.Module) -> dict[str, Kernel]:
+        """Return K_P at the trained z, and K_F at the weights with the gains folded in."""
+        save_adapter(model, self.run.path("adapter.safetensors"))
+        tunings = [propulsion_of(self.settings)]
+        propulsion = self._kernels("kernels after propulsion", model, tunings)
+        merged = merge(copy.deepcopy(model), untie=True)
+        return {**self._kernels("kernels after merging", merged, [Full()]), **propulsion}
+
+    def _kernels(self, what: str, model: nn.Module, tunings: Sequence[Tuning]) -> Kernels:
+        self.progress.begin(what)
+        return empirical_ntk(
+            model,
+            self.materials.encoding.batch,
+            tunings,
+            self.settings.outputs,
+            per_module=True,
+            dtype=self.dtype,
+            seed=self.settings.seed,
+            progress=self.progress.advance,
+        )
+
+    def _metric(self, when: str, loaded: LoadedModel) -> float:
+        task = self.materials.task
+        self.progress.begin(f"{task.metric} {when}")
+        return evaluate(loaded, task, self.materials.test).metrics[task.metric]
+
+    # -- the report
+
+    def _report(
+        self, head: dict[str, Any], start: dict[str, Any], logs: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        self.progress.begin("writing the report")
+        points = ["theta0", *(_point(log["method"]) for log in logs)]
+        kernels = {p: load_kernels(self.run.path(f"{p}.safetensors")) for p in points}
+        vectors = self._vectors() if logs else {}
+        measured = Measured(kernels, head, start, logs, vectors)
+        parts = parts_by_point(self.loaded.model, kernels)
+        results = results_of(self.settings, self.materials, measured, parts)
+        report = {
+            "schema": SCHEMA,
+            "config": asdict(self.settings),
+            "environment": environment(self.run.seconds),
+            "results": results,
+            "claims": claims(results),
+        }
+        matrices = {
+            f"{point}/{tuning}/{part}": matrix
+            for point, by in parts.items()
+            for tuning, found in by.items()
+            for part, matrix in found.items()
+        }
+        save_kernels(_kept(kernels), self.run.folder / "kernels.safetensors")
+        write_report(report, matrices, vectors, self.run.folder)
+        return {}
+
+    def _vectors(self) -> dict[str, np.ndarray]:
+        """Return the trained z by module, and put the adapter beside the report."""
+        path = self.run.path("adapter.safetensors")
+        write_atomically(self.run.folder / path.name, path.read_bytes())
+        tensors = _load_tensors(path)
+        names = [name for name, _ in self.loaded.model.named_modules() if f"{name}.z" in tensors]
+        return {name: tensors[f"{name}.z"].double().numpy() for name in names}

@@ -1,0 +1,106 @@
+"""What the results of an experiment depend on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.kernels.tunings import resolve_tuning
+from ntk_propulsion.models import Head
+from ntk_propulsion.propulsion.layers import check_degree
+
+DTYPES = ("float32", "float64")
+OUTPUTS = ("logits", "margin", "sum")
+# At least so much: (setting, least value, why).
+_LEAST = (
+    ("examples", 2, "a kernel compares at least 2 examples"),
+    ("steps", 0, "give 0 (no fine-tuning) or more"),
+    ("batch_size", 1, "a step needs at least 1 example"),
+    ("probe_examples", 4, "a probe needs at least 4 examples"),
+    ("test_examples", 2, "a metric needs at least 2 examples"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the results of an experiment depend on.
+
+    Attributes:
+        model: ``"minilm"``, a folder or a hub id.
+        task: A task's name or file.
+        data: The GLUE folder, if the task is read from one.
+        examples: N, drawn from the test split.
+        degree: Propulsion's k.
+        positions: Which layers it scales.
+        tunings: Kernels beside full fine-tuning's; empty for the default set, of which those that
+            the model has nothing for are left out.
+        head: Where the classifier comes from.
+        steps: Of each fine-tuning; 0 for none.
+        batch_size: Of each step.
+        learning_rate: Of full fine-tuning.
+        propulsion_learning_rate: Of Propulsion; Adam with degree k moves gains k times as fast.
+        probe_examples: Training examples that the probe is fitted on, at most.
+        test_examples: Test examples that the task's metric is measured on, at most.
+        outputs: What the kernels are of: logits, margin or sum.
+        seed: Fixes the draws, new weights, the training and the intervals.
+        device: Where it runs.
+        dtype: ``"float32"`` or ``"float64"`` for the kernels.
+        text_column: Of a file.
+        pair_column: Of a file.
+        label_column: Of a file.
+        trust_remote_code: Whether code of the checkpoint may run.
+    """
+
+    model: str = "minilm"
+    task: str = "rotten-tomatoes"
+    data: str | None = None
+    examples: int = 64
+    degree: int = 15
+    positions: tuple[str, ...] = ("all",)
+    tunings: tuple[str, ...] = ()
+    head: Head = "probe"
+    steps: int = 60
+    batch_size: int = 16
+    learning_rate: float = 5e-5
+    propulsion_learning_rate: float = 1e-3
+    probe_examples: int = 1000
+    test_examples: int = 400
+    outputs: str = "logits"
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    text_column: str = "text"
+    pair_column: str | None = None
+    label_column: str = "label"
+    trust_remote_code: bool = False
+
+    def check(self) -> None:
+        """Refuse values that make no sense, before anything is loaded.
+
+        Raises:
+            InputError: One does.
+        """
+        check_degree(self.degree)
+        for tuning in self.tunings:
+            resolve_tuning(tuning)
+        for setting, known in (("head", get_args(Head)), ("outputs", OUTPUTS), ("dtype", DTYPES)):
+            if getattr(self, setting) not in known:
+                raise unknown(setting, getattr(self, setting), known)
+        for setting, least, why in _LEAST:
+            if getattr(self, setting) < least:
+                raise InputError(f"{_option(setting)} {getattr(self, setting)}: {why}")
+        for setting in ("learning_rate", "propulsion_learning_rate"):
+            if not 0 < getattr(self, setting) < math.inf:
+                raise InputError(
+                    f"{_option(setting)} {getattr(self, setting)}: give a positive finite number"
+                )
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**32 - 1}")
+        if not self.positions:
+            raise InputError("--positions is empty: give at least one, e.g. all")
+
+
+def _option(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"
