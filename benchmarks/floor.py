@@ -8,15 +8,15 @@ half counted once); to that come one forward and O backward passes of the model.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ntk_propulsion.kernels.batch import Batch, batch_size, call
-from ntk_propulsion.kernels.outputs import resolve_outputs
 
 
-def passes(model: nn.Module, batch: Batch) -> Callable[[], None]:
+def passes(model: Any, batch: Batch) -> Callable[[], None]:
     """One forward and O backward passes down to the embeddings' output, no weight gradients."""
     embeddings = model.get_input_embeddings()
 
@@ -29,7 +29,7 @@ def passes(model: nn.Module, batch: Batch) -> Callable[[], None]:
 
         handle = embeddings.register_forward_hook(hook)
         try:
-            values = resolve_outputs("logits")(call(model, batch))
+            values = call(model, batch).logits
         finally:
             handle.remove()
         for o in range(values.shape[1]):
@@ -51,7 +51,7 @@ def products(model: nn.Module, batch: Batch, outputs: int) -> Callable[[], None]
             step = max(1, min(d_out, (1 << 22) // (rows * d_in)))
             work.append((torch.randn(n, t, d_in), t, d_out, d_in, step))
     buffer = torch.empty(1 << 23)
-    kernel = torch.zeros(rows, rows)
+    kernel = torch.empty(half, rows)
 
     def run() -> None:
         for x, t, d_out, d_in, step in work:
@@ -60,19 +60,7 @@ def products(model: nn.Module, batch: Batch, outputs: int) -> Callable[[], None]
                 block = buffer[: rows * step * d_in].view(n, outputs * step, d_in)
                 torch.bmm(d, x, out=block)
                 j = block.view(rows, step * d_in)
-                # the upper triangle in two halves: three quarters of the product
-                kernel[:half] += j[:half] @ j.T
-                kernel[half:, half:] += j[half:] @ j[half:].T
-
-    return run
-
-
-def products_half(rows: int, columns: int) -> Callable[[], None]:
-    """Half of one product J J' of that size: what a symmetric routine would have to do."""
-    j = torch.randn(rows, columns)
-
-    def run() -> None:
-        j[: rows // 2] @ j.T  # noqa: B018
+                torch.mm(j[:half], j.T, out=kernel)  # half of the entries of J J'
 
     return run
 

@@ -52,7 +52,7 @@ def tokens(n: int, length: int = 7) -> dict[str, Tensor]:
 
 
 def bart_tokens(n: int) -> dict[str, Tensor]:
-    """BART's classifier pools at the last end mark and wants the same number of them in each row."""
+    """BART's classifier pools at the last end mark; each row needs as many of them."""
     batch = tokens(n)
     ids = torch.cat([batch["input_ids"], torch.full((n, 1), 2)], 1)
     mask = torch.cat([batch["attention_mask"], torch.ones(n, 1, dtype=torch.long)], 1)
@@ -126,6 +126,20 @@ class InPlace(nn.Module):
         g = self.b(torch.tanh(h))
         torch.relu_(g)
         return self.c(g + self.a(x))
+
+
+class InPlaceOnView(nn.Module):
+    """Writes on a view of an output that is itself a view (as DeBERTa scales its positions)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x.view(len(x), 3, 2))
+        split = h.view(len(x), 3, 2, 2).permute(0, 2, 1, 3)
+        split /= 3
+        return self.b(torch.tanh(split).transpose(1, 2).reshape(len(x), 3, 4)).sum(1)
 
 
 class TokensFirst(nn.Module):
@@ -335,6 +349,7 @@ PLAIN = {
     "frozen": Architecture(frozen, vectors),
     "functional": Architecture(Functional, vectors),
     "in-place": Architecture(InPlace, vectors),
+    "in-place-on-view": Architecture(InPlaceOnView, vectors),
     "tokens-first": Architecture(TokensFirst, vectors),
     "own-parameters": Architecture(OwnParameters, vectors),
     "dropout": Architecture(WithDropout, vectors),
@@ -346,7 +361,7 @@ ALL = {**PLAIN, **TRANSFORMERS}
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
-    """Return the named model in float64 and evaluation mode, seeded; biases are not left at zero."""
+    """Return the named model in float64 and evaluation mode, seeded; no bias stays at zero."""
     torch.manual_seed(seed)
     model = ALL[name].make().double()
     generator = torch.Generator().manual_seed(seed)

@@ -2,7 +2,7 @@
 
 A cotangent is asked for at the *edge* of the autograd graph where a call's result enters it, taken
 the moment the call returns: later in-place writes do not move it, and no perturbation has to be
-added (which would copy every activation).
+added (which would copy every activation). Only results that the survey saw written are copied.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class HostCall:
     n: int
     args: tuple
     kwargs: dict[str, Any]
-    inputs: tuple[Layout | None, ...]
-    outputs: tuple[Layout | None, ...]
+    inputs: tuple[Layout, ...]
+    outputs: tuple[Layout, ...]
     places: tuple[int, ...]
     d: list[list[Tensor]]
 
@@ -116,7 +116,10 @@ class ForwardPass:
         pending = self.pending[key] = _Pending(site)
         pending.x = self._keep(site, seen.input)
         if key in self.with_outputs:
-            pending.y = self._keep(site, result)
+            pending.y = result.detach()
+        if site.clone:
+            # a write on a view (what a linear layer returns) would bypass its node in the graph
+            result = result.clone()
         self._mark(pending, [result])
         return result
 
@@ -134,7 +137,7 @@ class ForwardPass:
         site = self.sites.get(key)
         if site is None:
             return None
-        output = _aliased(self._grown(site, output))
+        output = _aliased(self._grown(site, output), site.clone)
         leaves = tree_leaves(output)
         places = [i for i, t in enumerate(leaves) if isinstance(t, Tensor) and t.requires_grad]
         self._mark(self.pending[key], [leaves[i] for i in places])
@@ -155,20 +158,33 @@ class ForwardPass:
         pending.edges = [get_gradient_edge(t) for t in outputs]
         pending.shapes = [t.shape for t in outputs]
 
-    def backward(self, values: Tensor) -> list[list[list[Tensor]]]:
-        """Return cotangents by output o, then by site (in ``pending``'s order), then by tensor."""
+    def backward(self, values: Tensor) -> Iterator[list[list[Tensor]]]:
+        """Give, output by output, the cotangents of each site (in ``pending``'s order)."""
         edges = [edge for pending in self.pending.values() for edge in pending.edges]
-        cotangents = []
         for o in range(values.shape[1]):
             found = iter(
                 torch.autograd.grad(values[:, o].sum(), edges, retain_graph=True, allow_unused=True)
                 if edges
                 else ()
             )
-            cotangents.append(
-                [self._filled(found, pending, values) for pending in self.pending.values()]
-            )
-        return cotangents
+            yield [self._filled(found, pending, values) for pending in self.pending.values()]
+
+    def layout(self, pending: _Pending) -> Layout | None:
+        """Where the examples lie in a site's output; ``None`` where all of it is one example's."""
+        return None if self.alone else _grown_layouts(pending.site)[0]
+
+    def host_call(self, pending: _Pending) -> HostCall:
+        """Return a host's call, without cotangents yet."""
+        site, whole = pending.site, (Layout(None),)
+        return HostCall(
+            n=self.n,
+            args=pending.args,
+            kwargs=pending.kwargs,
+            inputs=whole * len(site.inputs) if self.alone else _known(site.inputs),
+            outputs=whole * len(pending.shapes) if self.alone else _grown_layouts(site),
+            places=pending.places,
+            d=[],
+        )
 
     @staticmethod
     def _filled(found: Iterator[Tensor | None], pending: _Pending, like: Tensor) -> list[Tensor]:
@@ -179,17 +195,22 @@ class ForwardPass:
         ]
 
 
-def _aliased(output: Any) -> Any:
-    """Give each of several outputs a node of its own.
+def _aliased(output: Any, written: bool) -> Any:
+    """Give each of several outputs, and each that is written in place later, a node of its own.
 
     Hidden states that a module returns beside its result also feed that result: only gradients
     from outside the module may count.
     """
     carrying = [t for t in tree_leaves(output) if isinstance(t, Tensor) and t.requires_grad]
-    if len(carrying) < 2:
+    if len(carrying) < 2 and not written:
         return output
     return tree_map(
-        lambda t: t.view_as(t) if isinstance(t, Tensor) and t.requires_grad else t, output
+        lambda t: (
+            (t.clone() if written else t.view_as(t))
+            if isinstance(t, Tensor) and t.requires_grad
+            else t
+        ),
+        output,
     )
 
 
@@ -219,113 +240,113 @@ def capture(
     """
     together = [site for site in sites if not site.alone]
     apart = [site for site in sites if site.alone]
-    parts: dict[SiteKey, list[Captured]] = {site.key: [] for site in sites}
+    rows, apart_rows = _Rows(n, surveyed.outputs), _Rows(n, surveyed.outputs)
     for start in range(0, n, chunk):
         examples = slice(start, min(start + chunk, n))
-        size = examples.stop - examples.start
         forward = ForwardPass(model, names, together, with_outputs, alone=False)
-        values = forward.run(take(batch, examples), size, outputs)
-        _store(forward, forward.backward(values), parts, size, alone=False)
+        values = forward.run(take(batch, examples), examples.stop - start, outputs)
+        rows.store(forward, values, start)
         on_forward(values, examples)
         del forward, values
     for i in range(n if apart else 0):
         forward = ForwardPass(model, names, apart, with_outputs, alone=True)
         values = forward.run(take(batch, slice(i, i + 1)), 1, outputs)
-        for missing in parts.keys() - forward.pending.keys():
-            if any(site.key == missing for site in apart):
-                parts[missing].append(Captured())
-        _store(forward, forward.backward(values), parts, 1, alone=True)
-    joined: dict[tuple, Tensor] = {}  # layers that share an input share its joined copy
-    return {key: _joined(parts.pop(key), surveyed.outputs, joined) for key in list(parts)}
+        apart_rows.store(forward, values, i)
+    return {**rows.captured(), **apart_rows.captured()}
 
 
-def _store(
-    forward: ForwardPass,
-    cotangents: list[list[list[Tensor]]],
-    parts: dict[SiteKey, list[Captured]],
-    n: int,
-    alone: bool,
-) -> None:
-    for i, pending in enumerate(forward.pending.values()):
-        site = pending.site
-        d = [by_site[i] for by_site in cotangents]
-        if site.kind == "module":
-            whole = (Layout(None),)
-            host = HostCall(
-                n=n,
-                args=pending.args,
-                kwargs=pending.kwargs,
-                inputs=whole * len(site.inputs) if alone else site.inputs,
-                outputs=whole * len(pending.shapes) if alone else _grown_layouts(site),
-                places=pending.places,
+class _Rows:
+    """What the passes gave, each site's rows of all n examples in one tensor.
+
+    A pass over all examples gives the tensor itself; passes over a few are copied into place, and
+    what they leave open (an expert that an example never reached, the tokens that a shorter
+    example does not have) stays zero.
+    """
+
+    def __init__(self, n: int, outputs: int) -> None:
+        self.n, self.outputs = n, outputs
+        self.slots: dict[tuple, Tensor] = {}
+        self.calls: dict[SiteKey, list[HostCall]] = {}
+        self.x_slot: dict[SiteKey, tuple] = {}
+        self.seen: dict[SiteKey, None] = {}
+
+    def store(self, forward: ForwardPass, values: Tensor, start: int) -> None:
+        """Keep what a pass gives; its examples begin at ``start``."""
+        hosts = self._keep_inputs(forward, start)
+        for o, cotangents in enumerate(forward.backward(values)):
+            for pending, d in zip(forward.pending.values(), cotangents, strict=True):
+                key = pending.site.key
+                if key in hosts:
+                    hosts[key].d.append(d)
+                else:
+                    self._put(("d", key, o), _rows(d[0], forward.layout(pending), forward.n), start)
+
+    def _keep_inputs(self, forward: ForwardPass, start: int) -> dict[SiteKey, HostCall]:
+        hosts: dict[SiteKey, HostCall] = {}
+        met: dict[tuple, tuple] = {}  # layers that share an input share its rows
+        for key, pending in forward.pending.items():
+            self.seen[key] = None
+            if pending.site.kind == "module":
+                hosts[key] = forward.host_call(pending)
+                self.calls.setdefault(key, []).append(hosts[key])
+                continue
+            if pending.x is not None:
+                same = (pending.x.data_ptr(), pending.x.shape, pending.x.stride())
+                slot = met.setdefault(same, ("x", key))
+                self.x_slot.setdefault(key, slot)
+                if self.x_slot[key] == ("x", key):
+                    ids = pending.site.kind == "embedding"
+                    layout = None if forward.alone else pending.site.inputs[0]
+                    self._put(("x", key), _rows(pending.x, layout, forward.n, ids), start)
+            if pending.y is not None:
+                rows = _rows(pending.y, forward.layout(pending), forward.n)
+                self._put(("y", key), rows, start)
+            pending.x = pending.y = None
+        return hosts
+
+    def _put(self, slot: tuple, rows: Tensor, start: int) -> None:
+        if len(rows) == self.n:
+            self.slots[slot] = rows
+            return
+        whole = self.slots.get(slot)
+        if whole is None:
+            whole = self.slots[slot] = rows.new_zeros((self.n, *rows.shape[1:]))
+        elif whole.shape[1] < rows.shape[1]:
+            longer = rows.new_zeros((self.n, *rows.shape[1:]))
+            longer[:, : whole.shape[1]] = whole
+            whole = self.slots[slot] = longer
+        whole[start : start + len(rows), : rows.shape[1]] = rows
+
+    def captured(self) -> dict[SiteKey, Captured]:
+        """Return what each site that was reached gives."""
+        found = {}
+        for key in self.seen:
+            d = [
+                self.slots[("d", key, o)]
+                for o in range(self.outputs)
+                if ("d", key, o) in self.slots
+            ]
+            found[key] = Captured(
+                x=self.slots.get(self.x_slot.get(key, ())),
+                y=self.slots.get(("y", key)),
                 d=d,
+                calls=self.calls.get(key, []),
             )
-            parts[site.key].append(Captured(calls=[host]))
-            continue
-        out = None if alone else _grown_layouts(site)[0]
-        ids = site.kind == "embedding"
-        parts[site.key].append(
-            Captured(
-                x=_rows(pending.x, None if alone else site.inputs[0], n, ids),
-                y=_rows(pending.y, out, n),
-                d=[_rows(t[0], out, n) for t in d],
-            )
-        )
+        return found
 
 
-def _grown_layouts(site: Site) -> tuple[Layout | None, ...]:
-    return tuple(Layout(0) if layout == Layout(None) else layout for layout in site.outputs)
+def _known(layouts: tuple[Layout | None, ...]) -> tuple[Layout, ...]:
+    """A site with a layout that is not known is captured alone, where none is needed."""
+    return tuple(layout for layout in layouts if layout is not None)
 
 
-def _rows(t: Tensor | None, layout: Layout | None, n: int, ids: bool = False) -> Any:
+def _grown_layouts(site: Site) -> tuple[Layout, ...]:
+    return tuple(Layout(0) if layout.dim is None else layout for layout in _known(site.outputs))
+
+
+def _rows(t: Tensor, layout: Layout | None, n: int, ids: bool = False) -> Tensor:
     """(n, T, features), or (n, T) for token ids; without a layout all tokens are one example's."""
-    if t is None:
-        return None
     if ids:
         t = t.unsqueeze(-1)
     rows = t.reshape(1, -1, t.shape[-1]) if layout is None else layout.tokens(t, n)
     return rows.squeeze(-1) if ids else rows
-
-
-def _joined(parts: list[Captured], outputs: int, joined: dict[tuple, Tensor]) -> Captured:
-    """Join chunks of examples; shorter examples are filled up with zeros (cotangents vanish)."""
-    if any(part.calls for part in parts):
-        return Captured(calls=[c for part in parts for c in part.calls])
-    parts = _filled_gaps(parts, outputs)
-    if len(parts) == 1:
-        return parts[0]
-    xs = [p.x for p in parts if p.x is not None]
-    same = tuple((x.data_ptr(), x.shape) for x in xs)
-    if same not in joined:
-        joined[same] = _cat(xs)
-    whole = Captured(x=joined[same])
-    if parts[0].y is not None:
-        whole.y = _cat([p.y for p in parts])
-    whole.d = [_cat([p.d[o] for p in parts]) for o in range(outputs)]
-    return whole
-
-
-def _filled_gaps(parts: list[Captured], outputs: int) -> list[Captured]:
-    """An example that never reached the site (an expert not chosen) gives zeros."""
-    like = next((p for p in parts if p.x is not None), None)
-    if like is None or all(p.x is not None for p in parts):
-        return parts
-    assert like.x is not None
-    zero = Captured(
-        x=torch.zeros_like(like.x[:1]),
-        y=None if like.y is None else torch.zeros_like(like.y[:1]),
-        d=[torch.zeros_like(like.d[o][:1]) for o in range(outputs)],
-    )
-    return [zero if p.x is None else p for p in parts]
-
-
-def _cat(parts: list[Any]) -> Tensor:
-    longest = max(p.shape[1] for p in parts)
-    padded = []
-    for p in parts:
-        if p.shape[1] < longest:
-            filled = p.new_zeros((p.shape[0], longest, *p.shape[2:]))
-            filled[:, : p.shape[1]] = p
-            p = filled
-        padded.append(p)
-    return torch.cat(padded)

@@ -192,7 +192,7 @@ def _add_neurons(
 
 def _add_tokens(total: Tensor, a: LinearBlock, b: LinearBlock | None, workspace: Workspace) -> None:
     other = a if b is None else b
-    n, t, d_out, _ = a.shape
+    n, t, *_ = a.shape
     m, s, *_ = other.shape
     outputs = len(a.d)
     block = total.view(n, outputs, m, outputs)
@@ -230,7 +230,7 @@ class _Vocabulary:
         embeddings = [b for b in blocks if isinstance(b, EmbeddingBlock)]
         outputs = range(len(embeddings[0].d))
         ids = torch.cat([b.ids for b in embeddings], 1)
-        n, t = ids.shape
+        n = len(ids)
         pair = ids * n + torch.arange(n, device=ids.device)[:, None]
         pairs, inverse = pair.flatten().unique(return_inverse=True)
         sums = embeddings[0].d[0].new_zeros(len(pairs), len(outputs), embeddings[0].shape[1])

@@ -18,7 +18,6 @@ from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ntk_propulsion.kernels.capture import Captured, HostCall
-from ntk_propulsion.kernels.sites import Layout
 from ntk_propulsion.kernels.survey import Site
 
 
@@ -32,7 +31,7 @@ class Block(Protocol):
         """Only the entries with these flat positions in the parameter, (N*O, len(index))."""
 
     def contract(self, c: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of c_no J_no, times v over all but the first dimension, and its root-mean-square size.
+        """Sum of c_no J_no, times v over all but the first dimension, and its r.m.s. size.
 
         ``c`` is (N, O). For a vector parameter nothing is multiplied.
         """
@@ -54,7 +53,7 @@ def weighted(d: Sequence[Tensor], c: Tensor) -> Tensor:
 
 @dataclass
 class LinearBlock:
-    """J_W[no] = D_no' X_n; a transposed weight (Conv1D) is the same, its entries ordered (in, out)."""
+    """J_W[no] = D_no' X_n; of a transposed weight (Conv1D) the entries are ordered (in, out)."""
 
     x: Tensor
     d: list[Tensor]
@@ -75,10 +74,12 @@ class LinearBlock:
             torch.bmm(left.transpose(1, 2), self.x, out=out)
 
     def dense(self) -> Tensor:
+        """Return the whole block, (N*O, entries)."""
         block = torch.einsum("nti,notj->noij", self.x, torch.stack(self.d, 1)).flatten(0, 1)
         return (block if self.transposed else block.transpose(1, 2)).flatten(1)
 
     def entries(self, index: Tensor) -> Tensor:
+        """Return some entries, (N*O, len(index))."""
         columns = self.d[0].shape[-1] if self.transposed else self.x.shape[-1]
         row, column = index // columns, index % columns
         i_in, i_out = (row, column) if self.transposed else (column, row)
@@ -86,6 +87,7 @@ class LinearBlock:
         return example_major([(d[..., i_out] * x).sum(1) for d in self.d])
 
     def contract(self, c: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sum c_no J_no v and its size; see :class:`Block`."""
         d = weighted(self.d, c).flatten(0, 1)
         x = self.x.reshape(-1, self.x.shape[-1])
         left, right = (x, d @ v) if self.transposed else (d, x @ v)
@@ -102,7 +104,7 @@ class EmbeddingBlock:
     padding: int | None = None
 
     def cotangents(self, o: int) -> Tensor:
-        """D of output o, (N, T, d_out), zero at the padding index, where torch gives no gradient."""
+        """D of output o, (N, T, d_out), zero at the padding index, which torch does not train."""
         if self.padding is None:
             return self.d[o]
         return self.d[o] * (self.ids != self.padding).unsqueeze(-1)
@@ -119,12 +121,14 @@ class EmbeddingBlock:
             rows.index_put_(place, self.cotangents(o)[example, token], accumulate=True)
 
     def dense(self) -> Tensor:
+        """Return the whole block, (N*O, entries)."""
         n, outputs = len(self.ids), len(self.d)
         out = self.d[0].new_empty(n, outputs * self.shape[0], self.shape[1])
         self.neurons(0, self.shape[0], out, add=False)
         return out.view(n * outputs, -1)
 
     def entries(self, index: Tensor) -> Tensor:
+        """Return some entries, (N*O, len(index))."""
         row, column = index // self.shape[1], index % self.shape[1]
         hit = (self.ids[:, :, None] == row).to(self.d[0].dtype)
         return example_major(
@@ -132,6 +136,7 @@ class EmbeddingBlock:
         )
 
     def contract(self, c: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sum c_no J_no v and its size; see :class:`Block`."""
         d = weighted([self.cotangents(o) for o in range(len(self.d))], c) @ v
         ids = self.ids.flatten()
         zero = d.new_zeros(self.shape[0])
@@ -141,7 +146,7 @@ class EmbeddingBlock:
 
 @dataclass
 class ElementwiseBlock:
-    """J[no] = sum_t D_no[t] * factor_n[t]: a bias (no factor), a scale, a normalisation's weight."""
+    """J[no] = sum_t D_no[t] * factor_n[t]: a bias (no factor), a scale, a norm's weight."""
 
     d: list[Tensor]
     factor: Tensor | None = None
@@ -150,12 +155,15 @@ class ElementwiseBlock:
         return d if self.factor is None else d * self.factor
 
     def dense(self) -> Tensor:
+        """Return the whole block, (N*O, entries)."""
         return example_major([self._terms(d).sum(1) for d in self.d])
 
     def entries(self, index: Tensor) -> Tensor:
+        """Return some entries, (N*O, len(index))."""
         return self.dense()[:, index]
 
     def contract(self, c: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sum c_no J_no v and its size; see :class:`Block`."""
         terms = self._terms(weighted(self.d, c))
         return terms.sum((0, 1)), terms.square().sum((0, 1)).sqrt()
 
@@ -168,12 +176,15 @@ class DenseBlock:
     shape: torch.Size
 
     def dense(self) -> Tensor:
+        """Return the whole block, (N*O, entries)."""
         return self.matrix
 
     def entries(self, index: Tensor) -> Tensor:
+        """Return some entries, (N*O, len(index))."""
         return self.matrix[:, index]
 
     def contract(self, c: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sum c_no J_no v and its size; see :class:`Block`."""
         c = c.flatten()
         total = (c @ self.matrix).view(self.shape)
         size = (c.square() @ self.matrix.square()).sqrt().view(self.shape)
@@ -249,34 +260,26 @@ def _host_rows(
     leaves, tree = tree_flatten((call.args, call.kwargs))
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     layouts = dict(zip(places, call.inputs, strict=True))
-    batched = [i for i in places if _dim(layouts[i]) is not None]
-    examples = [_slices(leaves[i], layouts[i], call.n)[start:stop] for i in batched]
+    batched = [i for i in places if layouts[i].dim is not None]
+    examples = [layouts[i].split(leaves[i], call.n)[start:stop] for i in batched]
     cotangents = [
-        torch.stack([_slices(d[k], layout, call.n)[start:stop] for d in call.d], 1)
+        torch.stack([layout.split(d[k], call.n)[start:stop] for d in call.d], 1)
         for k, layout in enumerate(call.outputs)
     ]
-    templates = [d.shape for d in call.d[0]] if call.d else []
 
     def one(inputs: list[Tensor], seeds: list[Tensor]) -> dict[str, Tensor]:
         filled = list(leaves)
         for i, example in zip(batched, inputs, strict=True):
-            filled[i] = _restore(example, layouts[i], leaves[i].shape, call.n)
+            filled[i] = example
         args, kwargs = tree_unflatten(filled, tree)
 
         def forward(values: dict[str, Tensor]) -> list[Tensor]:
             found = tree_leaves(functional_call(host, values, args, kwargs, tie_weights=False))
             return [found[i] for i in call.places]
 
-        outputs, pull = vjp(forward, parameters)
-        restored = [
-            torch.stack(
-                [_restore(seed, layout, shape, call.n).reshape(out.shape) for seed in seeds_k]
-            )
-            for seeds_k, layout, shape, out in zip(
-                seeds, call.outputs, templates, outputs, strict=True
-            )
-        ]
-        per_output = [pull([r[o] for r in restored])[0] for o in range(len(call.d))]
+        outputs, pull = vjp(forward, parameters)[:2]
+        shaped = [d.view(-1, *out.shape) for d, out in zip(seeds, outputs, strict=True)]
+        per_output = [pull([d[o] for d in shaped])[0] for o in range(len(call.d))]
         return {name: torch.stack([g[name] for g in per_output]) for name in parameters}
 
     try:
@@ -286,27 +289,6 @@ def _host_rows(
             one([e[i] for e in examples], [c[i] for c in cotangents]) for i in range(stop - start)
         ]
         return {name: torch.stack([row[name] for row in rows]) for name in parameters}
-
-
-def _dim(layout: Layout | None) -> int | None:
-    return None if layout is None else layout.dim
-
-
-def _slices(tensor: Tensor, layout: Layout | None, n: int) -> Tensor:
-    """The tensor with one entry per example in front; a host alone has one example."""
-    if layout is None or layout.dim is None:
-        return tensor.unsqueeze(0).expand(n, *tensor.shape)
-    shape = tensor.shape[: layout.dim] + (n, layout.per_example) + tensor.shape[layout.dim + 1 :]
-    return tensor.reshape(shape).movedim(layout.dim, 0)
-
-
-def _restore(example: Tensor, layout: Layout | None, shape: torch.Size, n: int) -> Tensor:
-    """One entry of :func:`_slices`, shaped as the host sees it with a batch of one."""
-    if layout is None or layout.dim is None:
-        return example
-    return example.reshape(
-        shape[: layout.dim] + (shape[layout.dim] // n,) + shape[layout.dim + 1 :]
-    )
 
 
 def autograd_blocks(

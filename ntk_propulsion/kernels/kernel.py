@@ -20,6 +20,15 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.files import write_atomically
 
 FORMAT = "ntk_propulsion.kernels/1"
+_DAMAGED = (
+    OSError,
+    SafetensorError,
+    json.JSONDecodeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+)
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,7 @@ def _update(digest: Any, leaf: Any) -> None:
     if isinstance(leaf, Tensor):
         digest.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
         flat = leaf.detach().cpu().contiguous().reshape(-1)
-        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+        digest.update(flat.view(torch.uint8).numpy().data)
     else:
         digest.update(repr(leaf).encode())
 
@@ -187,7 +196,7 @@ def load_kernels(path: Path | str, model: str | None = None) -> dict[str, Kernel
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         about = json.loads(metadata["kernels"])
         kernels = {name: _kernel(name, fields, tensors) for name, fields in about.items()}
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except _DAMAGED as error:
         raise InputError(f"cannot read kernels from {path}: {error}") from error
     for name, kernel in kernels.items():
         if model is not None and kernel.model != model:
@@ -198,4 +207,10 @@ def load_kernels(path: Path | str, model: str | None = None) -> dict[str, Kernel
 def _kernel(name: str, fields: dict[str, Any], tensors: dict[str, Tensor]) -> Kernel:
     prefix = f"{name}/module/"
     parts = {key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)}
-    return Kernel(matrix=tensors[f"{name}/matrix"], per_module=parts, **fields)
+    kernel = Kernel(matrix=tensors[f"{name}/matrix"], per_module=parts, **fields)
+    shape = kernel.matrix.shape
+    if any(size % kernel.outputs for size in shape) or any(
+        p.shape != shape for p in parts.values()
+    ):
+        raise TypeError(f"{name} is no matrix of {kernel.outputs} outputs, parts alike")
+    return kernel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -37,7 +37,13 @@ from ntk_propulsion.kernels.outputs import (
     resolve_outputs,
     targeted,
 )
-from ntk_propulsion.kernels.plan import Plan, cluster_sites, make_plan, parse_memory
+from ntk_propulsion.kernels.plan import (
+    Plan,
+    cluster_sites,
+    make_plan,
+    parse_memory,
+    return_free_memory,
+)
 from ntk_propulsion.kernels.prepared import compute_dtype, prepared
 from ntk_propulsion.kernels.sites import SiteKey
 from ntk_propulsion.kernels.survey import Site, Survey, survey
@@ -130,8 +136,8 @@ def empirical_ntk(
         batch_size(other)
         if isinstance(function, BatchOutputs) and function.of_one_batch:
             raise InputError(
-                f"{type(function).__name__} was given what belongs to the examples of one batch: for "
-                "a cross kernel, labels go into both batches"
+                f"{type(function).__name__} was given what belongs to the examples of one batch: "
+                "for a cross kernel, labels go into both batches"
             )
     work = compute_dtype(model, dtype)
     with prepared(model, work, _trained(model, bindings)) as ready:
@@ -147,7 +153,7 @@ def _pair(batch: Batch, other: Batch | None) -> list[Batch]:
 
 
 def _trained(model: nn.Module, bindings: dict[str, Binding]) -> set[str]:
-    """Parameters that need a gradient: those that train, and the weights of layers with features."""
+    """Return the parameters that need a gradient: all that train, and weights below features."""
     first = {id(p): name for name, p in reversed(list(model.named_parameters()))}
     needed: set[str] = set()
     for binding in bindings.values():
@@ -238,6 +244,9 @@ class _Job:
         self.fallback: dict[str, str] = {}
         for side in sides:
             self.fallback.update(side.survey.uncaptured)
+            opaque = self.features.keys() & side.survey.opaque
+            if opaque:
+                raise _opaque(opaque.pop())
         self.workspace = Workspace()
 
     # -- the rounds
@@ -249,8 +258,10 @@ class _Job:
         for i, group in enumerate(self.plan.groups):
             if progress is not None:
                 progress(i, len(self.plan.groups))
-            rounds = [self._capture(s, group & keys[s], i == 0) for s in range(len(self.sides))]
-            self._multiply(rounds)
+            # no name keeps a round's captures while the next one fills
+            self._multiply([self._capture(s, group & keys[s], i == 0) for s in range(len(keys))])
+            if len(self.plan.groups) > 1:
+                return_free_memory()
         self._judge_unused()
         if self.fallback:
             self._fall_back(budget)
@@ -273,7 +284,7 @@ class _Job:
             budget=budget,
         )
 
-    def _capture(self, s: int, group: set[SiteKey], first: bool) -> _Round:
+    def _capture(self, s: int, group: Set[SiteKey], first: bool) -> _Round:
         side, certificate = self.sides[s], self.certificates[s]
         sites = [site for site in side.survey.sites if site.key in group]
         watched = {name for site in sites for name in site.parameters} - self.fallback.keys()
@@ -303,7 +314,9 @@ class _Job:
     ) -> _Round:
         found = _Round()
         for site in sites:
-            gives = captured.pop(site.key)
+            gives = captured.pop(site.key, None)
+            if gives is None:
+                continue  # no example reached it
             if site.kind == "module":
                 blocks = host_blocks(self.model, site, gives, side.names, self.plan.chunk)
             else:
@@ -318,9 +331,7 @@ class _Job:
         assert site.call is not None
         block = blocks.get(site.call.weight or "")
         if not isinstance(block, LinearBlock | EmbeddingBlock):
-            raise InputError(
-                f"module {site.module!r} is no plain layer here: leave it out of the positions"
-            )
+            raise _opaque(site.module)
         weight = self.parameters[str(site.call.weight)].detach()
         return LayerUse(block, gives.y, weight.T if site.call.transposed else weight)
 
@@ -337,10 +348,10 @@ class _Job:
     @torch.no_grad()
     def _multiply(self, rounds: list[_Round]) -> None:
         names = list(dict.fromkeys(name for found in rounds for name in found.blocks))
-        failed = [name for name in names if not self._judge(name, rounds)]
-        self._check_features(failed)
+        self._judge(names, rounds)
+        self._check_features()
         for name in names:
-            if name not in failed and name not in self.fallback:
+            if name not in self.fallback:
                 self._add_parameter(name, [found.blocks.get(name, []) for found in rounds])
         for module, found in self.features.items():
             uses = [r.uses.get(module, []) for r in rounds]
@@ -365,25 +376,24 @@ class _Job:
 
     # -- certificate and fallback
 
-    def _judge(self, name: str, rounds: list[_Round]) -> bool:
-        good = True
+    def _judge(self, names: Sequence[str], rounds: list[_Round]) -> None:
+        judged = [name for name in names if name not in self.fallback]
         for certificate, found in zip(self.certificates, rounds, strict=True):
-            if certificate is not None and name not in self.fallback:
-                good &= certificate.judge(name, found.blocks.get(name, []))
-        if not good:
-            self.fallback[name] = "the captured Jacobian differs from autograd's"
-        return good
+            if certificate is not None:
+                blocks = {name: found.blocks.get(name, []) for name in judged}
+                for name in certificate.judge(blocks):
+                    self.fallback[name] = "the captured Jacobian differs from autograd's"
 
     def _judge_unused(self) -> None:
         for certificate, side in zip(self.certificates, self.sides, strict=True):
-            for name in side.survey.unused:
-                if certificate is not None and not certificate.judge(name, []):
+            if certificate is not None:
+                for name in certificate.judge({name: [] for name in side.survey.unused}):
                     self.fallback[name] = "a use that torch functions do not show"
 
-    def _check_features(self, failed: Sequence[str]) -> None:
+    def _check_features(self) -> None:
         for module in self.features:
             weight = self.model.get_submodule(module).weight
-            for name in {*failed, *self.fallback}:
+            for name in self.fallback:
                 if self.parameters[name] is weight:
                     raise InputError(
                         f"module {module!r}: its Jacobian cannot be certified "
@@ -461,6 +471,13 @@ class _Job:
             for name, error in certificate.errors.items() if certificate else ():
                 kernels.errors[name] = max(error, kernels.errors.get(name, 0.0))
         return kernels
+
+
+def _opaque(module: str) -> InputError:
+    return InputError(
+        f"module {module!r} does more than one product with its weight, or others use that weight "
+        "in other ways: leave it out of the positions, or wrap the model"
+    )
 
 
 def _gradients(model: nn.Module, side: Side, parameters: list[nn.Parameter]) -> list[list[Tensor]]:

@@ -1,4 +1,4 @@
-"""The NTK as a scipy operator: products K v = J (J' v), for spectra of kernels too large to form."""
+"""The NTK as a scipy operator, K v = J (J' v): spectra of kernels that are too large to form."""
 
 from __future__ import annotations
 
@@ -149,8 +149,8 @@ def ntk_operator(
     binding = resolved.bind(model)
     if binding.features or binding.entries:
         raise InputError(
-            f"an operator's tuning trains whole parameters of the model, and {resolved.name!r} does "
-            "not: wrap the model and use 'trainable', or take empirical_ntk"
+            f"an operator's tuning trains whole parameters of the model, and {resolved.name!r} "
+            "does not: wrap the model and use 'trainable', or take empirical_ntk"
         )
     work = compute_dtype(model, dtype)
     if any(p.is_floating_point() and p.dtype != work for p in model.parameters()):

@@ -117,7 +117,8 @@ class Loss(BatchOutputs):
         wrong = targets[(targets < 0) | (targets >= classes) | (targets % 1 != 0)]
         if len(wrong):
             raise InputError(
-                f"labels must be whole numbers from 0 to {classes - 1}, and one is {wrong[0].item()}"
+                f"labels must be whole numbers from 0 to {classes - 1}, "
+                f"and one is {wrong[0].item()}"
             )
         return F.cross_entropy(logits, targets.long(), reduction="none")[:, None]
 
@@ -210,8 +211,8 @@ class SpanLogits(BatchOutputs):
         """Return the logits, (n, 2 P)."""
         if not hasattr(output, "start_logits"):
             raise InputError(
-                f"the model's output ({type(output).__name__}) has no start_logits: SpanLogits needs "
-                "a question answering model"
+                f"the model's output ({type(output).__name__}) has no start_logits: SpanLogits "
+                "needs a question answering model"
             )
         both = (output.start_logits, output.end_logits)
         if self.positions is None:

@@ -7,7 +7,9 @@ backward passes; the passes themselves run on as many examples at a time as thei
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -38,6 +40,13 @@ def parse_memory(memory: str | int | None, device: torch.device) -> int:
     if match is None:
         raise InputError(f"memory {memory!r} is not a size: write it like '8GiB'")
     return int(float(match[1]) * _UNITS[match[2] or ""])
+
+
+def return_free_memory() -> None:
+    """Give freed memory back to the system, which glibc otherwise keeps in fragments."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 @dataclass(frozen=True)
@@ -102,11 +111,12 @@ def make_plan(
     fixed = kernel_bytes + min(gradient_bytes, budget // 8) + WORKSPACE_BYTES
     sizes = [sum(held(site) for site in cluster) for cluster in clusters]
     room = budget - fixed
-    # a chunk's backward also holds its own cotangents twice (by example, then joined)
-    chunk = max(1, min(largest_batch, int(room / 4 / graph)))
+    chunk = max(1, min(largest_batch, int(room / 5 / graph)))
     if largest_batch * graph + sum(sizes) <= room:
         chunk = largest_batch
-    for_groups = room - chunk * graph
+    # a pass over a few examples holds one output's cotangents until they are copied into place
+    copied = 0.0 if chunk == largest_batch else chunk / examples / (outputs + 1)
+    for_groups = int((room - chunk * graph) / (1 + copied))
     if for_groups < max(sizes, default=0):
         needed = fixed + chunk * graph + max(sizes, default=0)
         raise InputError(
@@ -124,7 +134,7 @@ def make_plan(
         used += size
         peak = max(peak, used)
     expected = {
-        "inputs and cotangents": peak,
+        "inputs and cotangents": int(peak * (1 + copied)),
         "graph": chunk * graph,
         "kernels": kernel_bytes,
         "gradient": min(gradient_bytes, budget // 8),

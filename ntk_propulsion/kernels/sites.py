@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 SiteKey = tuple
 
 _MATMUL = {torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__}
+_TRANSPOSE = {Tensor.T.__get__, Tensor.t, torch.t, Tensor.mT.__get__}  # type: ignore[attr-defined]
 _MUL = {torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__}
 _ADD = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__}
 
@@ -42,7 +43,7 @@ class Layout:
 
     @classmethod
     def infer(cls, one: torch.Size, two: torch.Size) -> Layout | None:
-        """Return the layout of a tensor seen with one and with two examples; ``None`` if unclear."""
+        """Return the layout of a tensor seen with one and two examples; ``None`` if unclear."""
         if one == two:
             return cls(None)
         if len(one) != len(two):
@@ -53,19 +54,17 @@ class Layout:
         return cls(differing[0], one[differing[0]])
 
     def split(self, tensor: Tensor, n: int) -> Tensor:
-        """Return the tensor with examples in front: (n, per_example?, other dimensions...)."""
+        """Return the examples one by one, (n, the tensor's shape with a batch of one)."""
         if self.dim is None:
             return tensor.unsqueeze(0).expand(n, *tensor.shape)
-        shape = tensor.shape[: self.dim] + (n, self.per_example) + tensor.shape[self.dim + 1 :]
-        split = tensor.reshape(shape).movedim(self.dim, 0)
-        return split.squeeze(self.dim + 1) if self.per_example == 1 else split
+        before, after = tensor.shape[: self.dim], tensor.shape[self.dim + 1 :]
+        return tensor.reshape(*before, n, self.per_example, *after).movedim(self.dim, 0)
 
     def tokens(self, tensor: Tensor, n: int) -> Tensor:
         """Return the tensor as (n, T, features): all between example and last dimension are T."""
         if self.dim == tensor.dim() - 1 and self.per_example > 1:
             raise ValueError("examples lie in the feature dimension")
-        split = self.split(tensor, n)
-        return split.reshape(n, -1, tensor.shape[-1])
+        return self.split(tensor, n).reshape(n, -1, tensor.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -97,18 +96,37 @@ class Call:
 
 
 def read_call(
-    func: Callable, args: tuple, kwargs: dict[str, Any], names: dict[int, str]
+    func: Callable,
+    args: tuple,
+    kwargs: dict[str, Any],
+    names: dict[int, str],
+    turned: dict[int, str] | None = None,
 ) -> Call | None:
-    """Return what a torch call does with the parameters in ``names``; ``None`` if it takes none."""
+    """Return what a torch call does with the parameters in ``names``; ``None`` if it takes none.
+
+    ``turned`` names the parameters' transposes by ``id``.
+    """
+    turned = turned or {}
+    known = names | turned if turned else names
     leaves = tree_leaves((args, kwargs))
-    taken = [names[id(a)] for a in leaves if isinstance(a, Tensor) and id(a) in names]
+    taken = [known[id(a)] for a in leaves if isinstance(a, Tensor) and id(a) in known]
     if not taken:
         return None
-    call = _closed_form(func, args, kwargs, names)
+    call = _product_with_transpose(func, args, turned) or _closed_form(func, args, kwargs, names)
     if call is None or (call.weight is None and call.bias is None):
         return Call("foreign", foreign=tuple(taken))
-    others = [name for name in taken if name not in (call.weight, call.bias)]
-    return Call(**{**call.__dict__, "foreign": tuple(others)})
+    places = [name for name in (call.weight, call.bias) if name]
+    others = tuple((Counter(taken) - Counter(places)).elements())
+    if set(places) & set(others):
+        return Call("foreign", foreign=tuple(taken))  # a parameter also in the input's place
+    return replace(call, foreign=others)
+
+
+def _product_with_transpose(func: Callable, args: tuple, turned: dict[int, str]) -> Call | None:
+    """``x @ W.T``, which is a linear layer."""
+    if func in _MATMUL and len(args) == 2 and id(args[1]) in turned and id(args[0]) not in turned:
+        return Call("linear", turned[id(args[1])], None, False, args[0])
+    return None
 
 
 def _closed_form(func: Callable, args: tuple, kwargs: dict, names: dict[int, str]) -> Call | None:
@@ -174,13 +192,19 @@ class Watch(TorchFunctionMode):
     def __init__(self, names: dict[int, str], stack: list[str], visit: Callable) -> None:
         super().__init__()
         self.names, self.stack, self.visit = names, stack, visit
+        self.transposes: list[Tensor] = []  # kept, so that their ids stay theirs
+        self.turned: dict[int, str] = {}
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        call = read_call(func, args, kwargs, self.names)
+        call = read_call(func, args, kwargs, self.names, self.turned)
         result = func(*args, **kwargs)
+        if func in _TRANSPOSE and id(args[0]) in self.names and result.dim() == 2:
+            self.transposes.append(result)
+            self.turned[id(result)] = self.names[id(args[0])]
+            return result
         if call is None or not any(
             isinstance(r, Tensor) and r.requires_grad for r in tree_leaves(result)
         ):
@@ -193,7 +217,7 @@ def watching(
     model: nn.Module,
     names: dict[int, str],
     visit: Callable[[Call, Any, str], Any],
-    enter: Callable[[str, tuple, dict], None] | None = None,
+    enter: Callable[[str, tuple, dict], Any] | None = None,
     leave: Callable[[str, Any], Any] | None = None,
 ) -> Iterator[None]:
     """Watch every use of the named parameters while the block runs; hooks go when it ends.

@@ -69,7 +69,9 @@ class Survey:
         outputs: O.
         uncaptured: Parameters that only autograd can do, with the reason.
         unused: Parameters that take part in no call (their Jacobian should vanish; certified).
-        called: Names of the modules whose forward ran.
+        opaque: Names of the modules that are called and are not just one linear call (input and
+            output untouched) or one embedding (times a number, as in BART and Gemma): features of
+            such layers cannot be read off.
         graph_bytes: Bytes that autograd keeps per example between forward and backward.
     """
 
@@ -77,7 +79,7 @@ class Survey:
     outputs: int
     uncaptured: dict[str, str]
     unused: tuple[str, ...]
-    called: frozenset[str]
+    opaque: frozenset[str]
     graph_bytes: int
 
 
@@ -91,7 +93,7 @@ class _Event:
     inputs: list[Tensor]
     outputs: list[Tensor]
     order: int
-    hosts: tuple[str, ...] = ()
+    hosts: tuple[SiteKey, ...] = ()
     versions: list[int] = field(default_factory=list)
 
     def written(self) -> bool:
@@ -108,6 +110,7 @@ class Probe:
         self.keys = KeyCounter()
 
     def run(self, batch: Batch) -> Any:
+        """Return the model's output on a batch."""
         with watching(self.model, self.names, self._visit, self._enter, self._leave):
             return call(self.model, batch)
 
@@ -179,9 +182,44 @@ def survey(
         outputs=f_one.shape[1],
         uncaptured=uncaptured,
         unused=unused,
-        called=frozenset(event.module for event in two.finished),
+        opaque=_opaque(two, sites),
         graph_bytes=max(saved[1] - saved[0], 0),
     )
+
+
+def _opaque(two: Probe, sites: Iterable[Site]) -> frozenset[str]:
+    layers = {
+        site.key
+        for site in sites
+        if site.kind in ("linear", "embedding")
+        and site.call is not None
+        and site.call.weight in site.parameters
+    }
+    inside: dict[SiteKey, list[_Event]] = {}
+    for event in two.events.values():
+        if event.call is not None:
+            inside.setdefault(event.hosts[-1], []).append(event)
+
+    def plain(module: _Event) -> bool:
+        calls = [event for event in inside.get(module.key, []) if event.key in layers]
+        if len(calls) != 1 or len(module.outputs) != 1:
+            return False
+        if calls[0].key[0] == "embedding":
+            return _proportional(calls[0].outputs[0], module.outputs[0])
+        return _same(calls[0].outputs, module.outputs) and _same(calls[0].inputs, module.inputs[:1])
+
+    return frozenset(event.module for event in two.finished if not plain(event))
+
+
+def _same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return [(t.data_ptr(), t.numel()) for t in a] == [(t.data_ptr(), t.numel()) for t in b]
+
+
+def _proportional(a: Tensor, b: Tensor) -> bool:
+    if a.numel() != b.numel():
+        return False
+    a, b = a.detach().flatten(), b.detach().flatten()
+    return close(b, a * (a @ b) / (a @ a))
 
 
 def _counting_saved(saved: list[int], slot: int) -> Any:
@@ -219,9 +257,9 @@ def _check_examples_apart(f_one: Tensor, f_two: Tensor, one: Probe, two: Probe) 
         first = layout.split(b.detach(), 2)[:1]
         if not close(first, layout.split(a.detach(), 1)) and event.module:
             raise InputError(
-                f"module {event.module!r} mixes examples: its output for an example changes with the rest "
-                "of the batch, so a kernel between examples is not defined (batch statistics? use "
-                "running statistics, or another normalisation)"
+                f"module {event.module!r} mixes examples: its output for an example changes with "
+                "the rest of the batch, so a kernel between examples is not defined (batch "
+                "statistics? use running statistics, or another normalisation)"
             )
     raise InputError("the model mixes examples: an output changes with the rest of the batch")
 
@@ -237,7 +275,7 @@ def _sites(
             if event.key in hosts:
                 sites.append(_site(event, one, "module", hosts[event.key]))
         elif event.call.kind != "foreign":
-            taken = {event.call.weight, event.call.bias} - {None}
+            taken = {name for name in (event.call.weight, event.call.bias) if name}
             inside = {name for key in event.hosts for name in hosts.get(key, ())}
             own = tuple(sorted(taken - inside - uncaptured.keys()))
             if own:

@@ -215,7 +215,7 @@ class Propulsion(Tuning):
 
 
 def output_scaling(use: LayerUse, degree: int) -> Tensor:
-    """k * sum_t D_no[t] * Y_n[t], (N*O, d_out): the Jacobian of output gains z**k at z = 1."""
+    """Return k * sum_t D_no[t] * Y_n[t], (N*O, d_out): the Jacobian of gains z**k at z = 1."""
     y = use.y
     assert y is not None
     return degree * example_major([(d * y).sum(1) for d in use.d])

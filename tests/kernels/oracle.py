@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ntk_propulsion.kernels.batch import batch_size, call, take
 from ntk_propulsion.kernels.outputs import evaluate_outputs, resolve_outputs, targeted
 
-
 # float64 except where a model normalises in float32 whatever its dtype
 EXACT = 1e-12
 NORMALISES_IN_FLOAT32 = {"llama", "llama-eager", "mistral", "qwen2", "gemma", "t5", "modernbert"}

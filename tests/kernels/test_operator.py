@@ -121,7 +121,7 @@ class FirstOrder(nn.Linear):
 def test_model_without_second_derivatives_is_refused_and_comes_back() -> None:
     model = FirstOrder(6, 2).double().train()
     model.bias.requires_grad_(False)
-    with pytest.raises(InputError, match="FirstOrder.*differentiated again"):
+    with pytest.raises(InputError, match=r"FirstOrder.*differentiated again"):
         ntk_operator(model, vectors(3))
     assert model.training
     assert not model.bias.requires_grad
