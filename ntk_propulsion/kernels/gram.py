@@ -15,17 +15,15 @@ of signs (SignGD) need each entry of the Jacobian and so never go by tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ntk_propulsion.kernels.jacobian import Block, EmbeddingBlock, LinearBlock, linear_factors
+from ntk_propulsion.kernels.product import Product
 
 ELEMENTWISE = 24  # operations of a matrix product that take as long as one elementwise multiply-add
-
-
-PRODUCTS = ("gradient", "sign", "asymmetric")
 ENTRIES = 256  # of a parameter that trains in part, at once
 
 
@@ -46,31 +44,6 @@ class Workspace:
         return buffer[:entries].view(shape)
 
 
-def add_product(
-    total: Tensor, left: Tensor, right: Tensor | None, product: str = "gradient"
-) -> None:
-    """Add left @ right' to ``total`` (float64); with ``right=None`` the upper triangle of J J'.
-
-    Args:
-        total: The accumulator.
-        left: Jacobian rows, whole columns: a parameter's uses are summed before.
-        right: Of the columns' examples; ``None`` for the same.
-        product: ``"gradient"``: <g, g'>; ``"sign"``: <sign g, sign g'>; ``"asymmetric"``:
-            <g, sign g'>, all of it (Malladi et al. 2023, arXiv 2210.05643, the kernels of SignGD).
-    """
-    if product == "asymmetric":
-        right = (left if right is None else right).sign()
-    elif product == "sign":
-        left, right = left.sign(), None if right is None else right.sign()
-    if right is not None:
-        total += left @ right.T
-        return
-    rows = len(left)
-    step = max(64, -(-rows // 8))
-    for start in range(0, rows, step):
-        total[start : start + step, start:] += left[start : start + step] @ left[start:].T
-
-
 def mirror(total: Tensor) -> Tensor:
     """Complete a symmetric kernel from its upper triangle."""
     upper = total.triu()
@@ -82,7 +55,7 @@ def add_gram(
     left: Sequence[Block],
     right: Sequence[Block] | None,
     workspace: Workspace,
-    product: str = "gradient",
+    product: Product,
 ) -> None:
     """Add one parameter's kernel to ``total``, (N*O, M*O) in float64.
 
@@ -91,19 +64,19 @@ def add_gram(
         left: The parameter's blocks on the rows' examples; their sum is the Jacobian.
         right: On the columns' examples; ``None`` for the same.
         workspace: Scratch memory.
-        product: As in :func:`add_product`.
+        product: What is multiplied, and how.
     """
     if all(isinstance(b, EmbeddingBlock) for b in left):
         _add_vocabulary(total, left, right, product)
         return
     a = linear_factors(left)
     b = a if right is None else linear_factors(right)
-    if product == "gradient" and a is not None and b is not None and _tokens_cheaper(a, b):
+    if product.by_tokens and a is not None and b is not None and _tokens_cheaper(a, b):
         _add_tokens(total, a, None if right is None else b, workspace)
     elif _has_neurons(left) and (right is None or _has_neurons(right)):
         _add_neurons(total, left, right, workspace, product)
     else:
-        add_product(total, _dense(left), None if right is None else _dense(right), product)
+        product.add(total, _dense(left), None if right is None else _dense(right))
 
 
 def add_entries(
@@ -111,7 +84,7 @@ def add_entries(
     left: Sequence[Block],
     right: Sequence[Block] | None,
     index: Tensor,
-    product: str = "gradient",
+    product: Product,
 ) -> None:
     """Add the kernel of some entries of a parameter, by their flat positions; else as add_gram."""
     for part in index.split(ENTRIES):
@@ -120,7 +93,7 @@ def add_entries(
             for blocks in (left, right)
             if blocks is not None
         ]
-        add_product(total, rows[0], rows[1] if len(rows) > 1 else None, product)
+        product.add(total, rows[0], rows[1] if len(rows) > 1 else None)
 
 
 def sum_of(tensors: Sequence[Tensor]) -> Tensor:
@@ -178,7 +151,7 @@ def _add_neurons(
     left: Sequence[Block],
     right: Sequence[Block] | None,
     workspace: Workspace,
-    product: str,
+    product: Product,
 ) -> None:
     n, outputs, d_out, d_in = _neuron_shape(left)
     rows = max(n, 0 if right is None else _neuron_shape(right)[0]) * outputs
@@ -187,7 +160,7 @@ def _add_neurons(
         stop = min(start + step, d_out)
         a = _fill(left, start, stop, 0, workspace)
         b = None if right is None else _fill(right, start, stop, 1, workspace)
-        add_product(total, a, b, product)
+        product.add(total, a, b)
 
 
 def _add_tokens(total: Tensor, a: LinearBlock, b: LinearBlock | None, workspace: Workspace) -> None:
@@ -207,8 +180,8 @@ def _add_tokens(total: Tensor, a: LinearBlock, b: LinearBlock | None, workspace:
         for o in range(outputs):
             left = a.d[o][start:stop].flatten(0, 1)
             for p in range(outputs):
-                product = left @ other.d[p][first:].flatten(0, 1).T
-                block[start:stop, o, first:, p] += product.mul_(x).view(shape).sum((1, 3))
+                pairs = left @ other.d[p][first:].flatten(0, 1).T
+                block[start:stop, o, first:, p] += pairs.mul_(x).view(shape).sum((1, 3))
 
 
 @dataclass
@@ -256,37 +229,33 @@ class _Vocabulary:
 
 
 def _add_vocabulary(
-    total: Tensor, left: Sequence[Block], right: Sequence[Block] | None, product: str
+    total: Tensor, left: Sequence[Block], right: Sequence[Block] | None, product: Product
 ) -> None:
     a = _Vocabulary.of(left)
     b = a if right is None else _Vocabulary.of(right)
-    symmetric = right is None and product != "asymmetric"
-    if product != "gradient":
-        b = replace(b, sums=b.sums.sign())
-        a = replace(a, sums=a.sums.sign()) if product == "sign" else a
     outputs = a.sums.shape[1]
     n, m = total.shape[0] // outputs, total.shape[1] // outputs
     block = total.view(n, outputs, m, outputs)
     common = sorted(a.everywhere(n) & b.everywhere(m))
     if common:
-        whole = a.dense(common, n)
-        add_product(total, whole, None if symmetric else b.dense(common, m))
+        product.add(total, a.dense(common, n), None if right is None else b.dense(common, m))
     rest = (a.spans.keys() & b.spans.keys()) - set(common)
-    if symmetric:
-        rest -= _add_single(block, a, rest)
+    if right is None and product.symmetric:
+        rest -= _add_single(block, a, rest, product)
     for token in sorted(rest):
         rows, columns = slice(*a.spans[token]), slice(*b.spans[token])
-        part = torch.einsum("ioe,jpe->iojp", a.sums[rows], b.sums[columns])
+        g, h = product.signed(a.sums[rows], None if right is None else b.sums[columns])
+        part = torch.einsum("ioe,jpe->iojp", g, g if h is None else h)
         place = (a.examples[rows][:, None], slice(None), b.examples[columns][None, :])
         block[place] += part.transpose(1, 2).to(total.dtype)
 
 
-def _add_single(block: Tensor, a: _Vocabulary, tokens: set[int]) -> set[int]:
+def _add_single(block: Tensor, a: _Vocabulary, tokens: set[int], product: Product) -> set[int]:
     """Add all tokens that only one example holds: they reach no other pair. Returns them."""
     single = {token for token in tokens if a.spans[token][1] - a.spans[token][0] == 1}
     pairs = torch.tensor([a.spans[token][0] for token in sorted(single)], device=a.sums.device)
     if single:
-        g = a.sums[pairs]
+        g, _ = product.signed(a.sums[pairs], None)
         own = block.new_zeros(block.shape[0], block.shape[1], block.shape[1])
         own.index_add_(0, a.examples[pairs], (g @ g.transpose(1, 2)).to(block.dtype))
         block.diagonal(dim1=0, dim2=2).add_(own.permute(1, 2, 0))

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.files import write_atomically
+from ntk_propulsion.kernels.plan import Plan
 
 FORMAT = "ntk_propulsion.kernels/1"
 _DAMAGED = (
@@ -126,6 +127,34 @@ class Kernel:
                 f"the kernel {self.tuning!r} is not positive semi-definite "
                 f"(lowest eigenvalue {lowest.item():.3g})"
             )
+
+
+class Kernels(dict[str, Kernel]):
+    """Kernels by the name of their tuning, with how they were made.
+
+    Attributes:
+        plan: Rounds and chunks.
+        errors: The certificate's relative error of each parameter; empty if it was not asked for.
+        exact_fallback: Parameters that plain autograd had to do, with the reason.
+        precision_error: Measured relative error of the products' precision; 0 in the highest.
+    """
+
+    plan: Plan
+    errors: dict[str, float]
+    exact_fallback: dict[str, str]
+    precision_error: float
+
+    @property
+    def summary(self) -> str:
+        """How the kernels were made, in a few words: plan, certificate, fallback, precision."""
+        certified = f"largest certificate error {max(self.errors.values()):.1e}; " * bool(
+            self.errors
+        )
+        by_autograd = ", ".join(sorted(self.exact_fallback)) or "nothing"
+        return (
+            f"{self.plan}; {certified}autograd did {by_autograd}; error of the products' precision "
+            f"{self.precision_error:.1e}"
+        )
 
 
 def data_fingerprint(batch: Any) -> str:

@@ -2,75 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.kernels.batch import Batch, batch_size, call, move, take
-from ntk_propulsion.kernels.capture import Captured, capture
-from ntk_propulsion.kernels.certificate import Certificate, CertificateError
-from ntk_propulsion.kernels.gram import (
-    PRODUCTS,
-    Workspace,
-    add_entries,
-    add_gram,
-    add_product,
-    mirror,
-    sum_of,
-)
-from ntk_propulsion.kernels.jacobian import (
-    Block,
-    EmbeddingBlock,
-    LinearBlock,
-    autograd_blocks,
-    closed_form,
-    host_blocks,
-)
-from ntk_propulsion.kernels.kernel import Kernel, data_fingerprint, model_fingerprint
-from ntk_propulsion.kernels.outputs import (
-    BatchOutputs,
-    OutputFunction,
-    evaluate_outputs,
-    resolve_outputs,
-    targeted,
-)
-from ntk_propulsion.kernels.plan import (
-    Plan,
-    cluster_sites,
-    make_plan,
-    parse_memory,
-    return_free_memory,
-)
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels.batch import Batch, batch_size, move
+from ntk_propulsion.kernels.job import Job, Progress, Side
+from ntk_propulsion.kernels.kernel import Kernels, data_fingerprint
+from ntk_propulsion.kernels.outputs import BatchOutputs, OutputFunction, resolve_outputs
+from ntk_propulsion.kernels.plan import parse_memory
 from ntk_propulsion.kernels.prepared import compute_dtype, prepared
-from ntk_propulsion.kernels.sites import SiteKey
-from ntk_propulsion.kernels.survey import Site, Survey, survey
-from ntk_propulsion.kernels.tunings import (
-    Binding,
-    Feature,
-    LayerUse,
-    Tuning,
-    count_trained,
-    resolve_tuning,
-)
-
-Progress = Callable[[int, int], None]
-
-
-class Kernels(dict[str, Kernel]):
-    """Kernels by the name of their tuning, with how they were made.
-
-    Attributes:
-        plan: Rounds and chunks.
-        errors: The certificate's relative error of each parameter; empty if it was not asked for.
-        exact_fallback: Parameters that plain autograd had to do, with the reason.
-    """
-
-    plan: Plan
-    errors: dict[str, float]
-    exact_fallback: dict[str, str]
+from ntk_propulsion.kernels.product import Product
+from ntk_propulsion.kernels.tuning import Binding, Tuning
+from ntk_propulsion.kernels.tunings import resolve_tuning
 
 
 def empirical_ntk(
@@ -86,6 +32,7 @@ def empirical_ntk(
     certificate: bool = True,
     strict: bool = False,
     product: str = "gradient",
+    precision: str = "highest",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Kernels:
@@ -117,6 +64,8 @@ def empirical_ntk(
         product: ``"gradient"``; for Adam ``"sign"``, <sign g, sign g'>, and ``"asymmetric"``,
             <g, sign g'>, the kernels of SignGD (Malladi et al. 2023). Where a gradient vanishes
             only to rounding (a key's bias under softmax) its sign is noise, in training too.
+        precision: Of the products: ``"highest"``, or ``"tf32"`` or ``"bf16"`` for speed on a GPU;
+            ``Kernels.precision_error`` then says what it cost.
         seed: Of the certificate's random weights.
         progress: Called with (rounds done, rounds in all).
 
@@ -130,8 +79,7 @@ def empirical_ntk(
         raise InputError(f"tunings need distinct names, and these are {names}: set name=...")
     bindings = {tuning.name: tuning.bind(model) for tuning in resolved}
     function = resolve_outputs(outputs)
-    if product not in PRODUCTS:
-        raise unknown("product", product, PRODUCTS)
+    multiply = Product(product, precision, seed)
     if other is not None:
         batch_size(other)
         if isinstance(function, BatchOutputs) and function.of_one_batch:
@@ -143,7 +91,7 @@ def empirical_ntk(
     with prepared(model, work, _trained(model, bindings)) as ready:
         device = next(ready.parameters()).device
         sides = [Side.of(ready, move(b, device, work), function) for b in _pair(batch, other)]
-        job = _Job(ready, bindings, sides, per_module, seed, certificate, strict, product)
+        job = Job(ready, bindings, sides, per_module, seed, certificate, strict, multiply)
         job.run(parse_memory(memory, device), progress)
     return job.result(model, [data_fingerprint(b) for b in _pair(batch, other)])
 
@@ -161,335 +109,3 @@ def _trained(model: nn.Module, bindings: dict[str, Binding]) -> set[str]:
         for feature in binding.features:
             needed.add(first[id(model.get_submodule(feature.module).weight)])
     return needed
-
-
-@dataclass
-class Side:
-    """The rows' or the columns' examples.
-
-    Attributes:
-        batch: On the model's device.
-        n: Examples.
-        outputs: From the model's output to (n, O).
-        names: Trained parameters' names by ``id``.
-        survey: Of the model on this batch.
-    """
-
-    batch: Batch
-    n: int
-    outputs: OutputFunction
-    names: dict[int, str]
-    survey: Survey
-
-    @classmethod
-    def of(cls, model: nn.Module, batch: Batch, function: OutputFunction) -> Side:
-        """Survey the model on a batch."""
-        n = batch_size(batch)
-        batch = targeted(function, batch)
-        names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
-        return cls(batch, n, function, names, survey(model, batch, n, function, names))
-
-
-@dataclass
-class _Round:
-    """What one round of passes found on one side.
-
-    Attributes:
-        blocks: By parameter.
-        uses: By layer: its calls, for features.
-    """
-
-    blocks: dict[str, list[Block]] = field(default_factory=dict)
-    uses: dict[str, list[LayerUse]] = field(default_factory=dict)
-
-
-class _Job:
-    """One call of :func:`empirical_ntk`."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        bindings: dict[str, Binding],
-        sides: list[Side],
-        per_module: bool,
-        seed: int,
-        certify: bool,
-        strict: bool,
-        product: str,
-    ) -> None:
-        self.model, self.bindings, self.sides = model, bindings, sides
-        self.per_module, self.strict, self.product = per_module, strict, product
-        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.shapes = {name: p.shape for name, p in self.parameters.items()}
-        self.features: dict[str, list[tuple[str, Feature]]] = {}
-        for tuning, binding in bindings.items():
-            for feature in binding.features:
-                self.features.setdefault(feature.module, []).append((tuning, feature))
-        self.members = {
-            name: frozenset(
-                t for t, binding in bindings.items() for p in binding.parameters if p == name
-            )
-            for name in self.parameters
-        }
-        outputs = {side.survey.outputs for side in sides}
-        if len(outputs) > 1:
-            raise InputError(f"the two batches give {outputs} outputs")
-        self.outputs = outputs.pop()
-        self.size = (sides[0].n * self.outputs, sides[-1].n * self.outputs)
-        self.certificates = [
-            Certificate(self.parameters, side.n, self.outputs, seed + i) if certify else None
-            for i, side in enumerate(sides)
-        ]
-        self.totals: dict[tuple[frozenset[str], str], Tensor] = {}
-        self.fallback: dict[str, str] = {}
-        for side in sides:
-            self.fallback.update(side.survey.uncaptured)
-            opaque = self.features.keys() & side.survey.opaque
-            if opaque:
-                raise _opaque(opaque.pop())
-        self.workspace = Workspace()
-
-    # -- the rounds
-
-    def run(self, budget: int, progress: Progress | None) -> None:
-        """Do every round, then what only autograd can do."""
-        self.plan = self._plan(budget)
-        keys = [{site.key for site in side.survey.sites} for side in self.sides]
-        for i, group in enumerate(self.plan.groups):
-            if progress is not None:
-                progress(i, len(self.plan.groups))
-            # no name keeps a round's captures while the next one fills
-            self._multiply([self._capture(s, group & keys[s], i == 0) for s in range(len(keys))])
-            if len(self.plan.groups) > 1:
-                return_free_memory()
-        self._judge_unused()
-        if self.fallback:
-            self._fall_back(budget)
-        if progress is not None:
-            progress(len(self.plan.groups), len(self.plan.groups))
-
-    def _plan(self, budget: int) -> Plan:
-        by_key = {site.key: site for side in self.sides for site in side.survey.sites}
-        needs_y = {m for m, found in self.features.items() if any(f.needs_output for _, f in found)}
-        self.with_outputs = frozenset(k for k, site in by_key.items() if site.module in needs_y)
-        itemsize = next(iter(self.parameters.values())).element_size()
-        modules = len(list(self.model.modules())) if self.per_module else 2
-        return make_plan(
-            [(side.survey, side.n) for side in self.sides],
-            cluster_sites(sorted(by_key.values(), key=lambda site: site.order)),
-            self.with_outputs,
-            itemsize,
-            kernel_bytes=8 * self.size[0] * self.size[1] * (len(self.bindings) + modules),
-            gradient_bytes=itemsize * sum(p.numel() for p in self.parameters.values()),
-            budget=budget,
-        )
-
-    def _capture(self, s: int, group: Set[SiteKey], first: bool) -> _Round:
-        side, certificate = self.sides[s], self.certificates[s]
-        sites = [site for site in side.survey.sites if site.key in group]
-        watched = {name for site in sites for name in site.parameters} - self.fallback.keys()
-        if first:
-            watched |= set(side.survey.unused)
-
-        def on_forward(values: Tensor, examples: slice) -> None:
-            if certificate is not None and watched:
-                certificate.observe(values, examples, sorted(watched))
-
-        captured = capture(
-            self.model,
-            side.batch,
-            side.n,
-            side.outputs,
-            side.names,
-            side.survey,
-            sites,
-            self.with_outputs,
-            self.plan.chunk,
-            on_forward,
-        )
-        return self._blocks(side, sites, captured)
-
-    def _blocks(
-        self, side: Side, sites: Sequence[Site], captured: dict[SiteKey, Captured]
-    ) -> _Round:
-        found = _Round()
-        for site in sites:
-            gives = captured.pop(site.key, None)
-            if gives is None:
-                continue  # no example reached it
-            if site.kind == "module":
-                blocks = host_blocks(self.model, site, gives, side.names, self.plan.chunk)
-            else:
-                blocks = closed_form(site, gives, self.shapes)
-            for name, block in blocks.items():
-                found.blocks.setdefault(name, []).append(block)
-            if site.module in self.features and site.kind in ("linear", "embedding"):
-                found.uses.setdefault(site.module, []).append(self._use(site, gives, blocks))
-        return found
-
-    def _use(self, site: Site, gives: Captured, blocks: dict[str, Block]) -> LayerUse:
-        assert site.call is not None
-        block = blocks.get(site.call.weight or "")
-        if not isinstance(block, LinearBlock | EmbeddingBlock):
-            raise _opaque(site.module)
-        weight = self.parameters[str(site.call.weight)].detach()
-        return LayerUse(block, gives.y, weight.T if site.call.transposed else weight)
-
-    # -- products
-
-    def _total(self, members: frozenset[str], module: str) -> Tensor:
-        key = (members, module if self.per_module else "")
-        if key not in self.totals:
-            like = next(iter(self.parameters.values()))
-            dtype = torch.float64 if like.device.type != "mps" else torch.float32
-            self.totals[key] = torch.zeros(self.size, dtype=dtype, device=like.device)
-        return self.totals[key]
-
-    @torch.no_grad()
-    def _multiply(self, rounds: list[_Round]) -> None:
-        names = list(dict.fromkeys(name for found in rounds for name in found.blocks))
-        self._judge(names, rounds)
-        self._check_features()
-        for name in names:
-            if name not in self.fallback:
-                self._add_parameter(name, [found.blocks.get(name, []) for found in rounds])
-        for module, found in self.features.items():
-            uses = [r.uses.get(module, []) for r in rounds]
-            if all(uses):
-                for tuning, feature in found:
-                    rows = [sum_of([feature.rows(use) for use in side]) for side in uses]
-                    total = self._total(frozenset({tuning}), module)
-                    add_product(total, rows[0], rows[1] if len(rows) > 1 else None, self.product)
-
-    def _add_parameter(self, name: str, blocks: list[list[Block]]) -> None:
-        if not all(blocks):
-            return  # one batch never reaches it: its part of a cross kernel is zero
-        module = name.rpartition(".")[0]
-        right = blocks[1] if len(blocks) > 1 else None
-        if self.members[name]:
-            total = self._total(self.members[name], module)
-            add_gram(total, blocks[0], right, self.workspace, self.product)
-        for tuning, binding in self.bindings.items():
-            if name in binding.entries:
-                total = self._total(frozenset({tuning}), module)
-                add_entries(total, blocks[0], right, binding.entries[name], self.product)
-
-    # -- certificate and fallback
-
-    def _judge(self, names: Sequence[str], rounds: list[_Round]) -> None:
-        judged = [name for name in names if name not in self.fallback]
-        for certificate, found in zip(self.certificates, rounds, strict=True):
-            if certificate is not None:
-                blocks = {name: found.blocks.get(name, []) for name in judged}
-                for name in certificate.judge(blocks):
-                    self.fallback[name] = "the captured Jacobian differs from autograd's"
-
-    def _judge_unused(self) -> None:
-        for certificate, side in zip(self.certificates, self.sides, strict=True):
-            if certificate is not None:
-                for name in certificate.judge({name: [] for name in side.survey.unused}):
-                    self.fallback[name] = "a use that torch functions do not show"
-
-    def _check_features(self) -> None:
-        for module in self.features:
-            weight = self.model.get_submodule(module).weight
-            for name in self.fallback:
-                if self.parameters[name] is weight:
-                    raise InputError(
-                        f"module {module!r}: its Jacobian cannot be certified "
-                        f"({self.fallback[name]}); leave it out of the positions"
-                    )
-
-    def _fall_back(self, budget: int) -> None:
-        reasons = "; ".join(f"{name}: {why}" for name, why in sorted(self.fallback.items()))
-        if self.strict:
-            raise CertificateError(
-                f"no certified closed form for {reasons}. Without strict=True autograd does these "
-                "parameters example by example: exact, slower"
-            )
-        for names in self._affordable(sorted(self.fallback), budget):
-            rounds = []
-            for side in self.sides:
-                gradients = _gradients(self.model, side, [self.parameters[n] for n in names])
-                rows = dict(zip(names, gradients, strict=True))
-                blocks = autograd_blocks(rows, self.shapes)
-                rounds.append({name: [block] for name, block in blocks.items()})
-            with torch.no_grad():
-                for name in names:
-                    self._add_parameter(name, [found[name] for found in rounds])
-
-    def _affordable(self, names: list[str], budget: int) -> list[list[str]]:
-        """Parameters whose dense Jacobians fit into half the budget together."""
-        groups: list[list[str]] = []
-        used = budget
-        for name in names:
-            p = self.parameters[name]
-            size = sum(self.size) * p.numel() * p.element_size()
-            if used + size > budget / 2:
-                groups.append([])
-                used = 0
-            groups[-1].append(name)
-            used += size
-        return groups
-
-    # -- the result
-
-    def result(self, model: nn.Module, data: list[str]) -> Kernels:
-        """Gather the totals into kernels."""
-        dtype = next(iter(self.parameters.values())).dtype
-        model_hash = model_fingerprint(model)
-        kernels = Kernels()
-        for tuning, binding in self.bindings.items():
-            parts: dict[str, Tensor] = {}
-            for (members, module), total in self.totals.items():
-                if tuning in members:
-                    parts[module] = parts[module] + total if module in parts else total
-            if len(self.sides) == 1 and self.product != "asymmetric":
-                parts = {module: mirror(part) for module, part in parts.items()}
-            zero = self._total(frozenset(), "").clone()
-            matrix = sum_of([zero, *parts.values()])
-            kernels[tuning] = Kernel(
-                matrix=matrix.to(dtype),
-                tuning=tuning,
-                outputs=self.outputs,
-                parameters=count_trained(binding, model),
-                product=self.product,
-                rows=data[0],
-                columns=data[-1],
-                model=model_hash,
-                per_module={m: p.to(dtype) for m, p in parts.items()} if self.per_module else {},
-                exact_fallback={
-                    name: why
-                    for name, why in self.fallback.items()
-                    if tuning in self.members[name] or name in binding.entries
-                },
-            )
-        kernels.plan = self.plan
-        kernels.exact_fallback = dict(self.fallback)
-        kernels.errors = {}
-        for certificate in self.certificates:
-            for name, error in certificate.errors.items() if certificate else ():
-                kernels.errors[name] = max(error, kernels.errors.get(name, 0.0))
-        return kernels
-
-
-def _opaque(module: str) -> InputError:
-    return InputError(
-        f"module {module!r} does more than one product with its weight, or others use that weight "
-        "in other ways: leave it out of the positions, or wrap the model"
-    )
-
-
-def _gradients(model: nn.Module, side: Side, parameters: list[nn.Parameter]) -> list[list[Tensor]]:
-    """Plain gradients, example by example: for each parameter, N*O of them in row order."""
-    rows: list[list[Tensor]] = [[] for _ in parameters]
-    for i in range(side.n):
-        example = take(side.batch, slice(i, i + 1))
-        values = evaluate_outputs(side.outputs, call(model, example), 1, example)
-        for o in range(values.shape[1]):
-            found = torch.autograd.grad(
-                values[0, o], parameters, retain_graph=True, allow_unused=True
-            )
-            for row, p, gradient in zip(rows, parameters, found, strict=True):
-                row.append(torch.zeros_like(p) if gradient is None else gradient)
-    return rows

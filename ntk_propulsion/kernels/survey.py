@@ -9,16 +9,17 @@ that mix examples.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import Batch, call, take
 from ntk_propulsion.kernels.outputs import OutputFunction, evaluate_outputs
+from ntk_propulsion.kernels.probe import Event, Probe
 from ntk_propulsion.kernels.sites import Call, KeyCounter, Layout, SiteKey, watching
 
 
@@ -83,73 +84,6 @@ class Survey:
     graph_bytes: int
 
 
-@dataclass
-class _Event:
-    """One call or one module's forward, as a probe saw it."""
-
-    key: SiteKey
-    call: Call | None
-    module: str
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-    order: int
-    hosts: tuple[SiteKey, ...] = ()
-    versions: list[int] = field(default_factory=list)
-
-    def written(self) -> bool:
-        return self.versions != [t._version for t in self.inputs + self.outputs]
-
-
-class Probe:
-    """One forward pass with every event written down."""
-
-    def __init__(self, model: nn.Module, names: dict[int, str]) -> None:
-        self.model, self.names = model, names
-        self.events: dict[SiteKey, _Event] = {}
-        self.finished: list[_Event] = []
-        self.keys = KeyCounter()
-
-    def run(self, batch: Batch) -> Any:
-        """Return the model's output on a batch."""
-        with watching(self.model, self.names, self._visit, self._enter, self._leave):
-            return call(self.model, batch)
-
-    def _visit(self, seen: Call, result: Any, module: str) -> Any:
-        inputs = [] if seen.input is None else [seen.input]
-        key = self.keys.call(seen, module)
-        event = _Event(key, replace(seen, input=None), module, inputs, tensors(result), self._now)
-        event.hosts = tuple(self.keys.open)
-        event.versions = [t._version for t in event.inputs + event.outputs]
-        self.events[key] = event
-        return result
-
-    @property
-    def _now(self) -> int:
-        return len(self.events)
-
-    def _enter(self, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
-        key = self.keys.enter(name)
-        event = _Event(key, None, name, tensors((args, kwargs)), [], self._now)
-        event.versions = [t._version for t in event.inputs]
-        self.events[key] = event
-
-    def _leave(self, name: str, output: Any) -> None:
-        event = self.events[self.keys.leave()]
-        event.outputs = floating(output)
-        event.versions += [t._version for t in event.outputs]
-        self.finished.append(event)
-
-
-def tensors(tree: Any) -> list[Tensor]:
-    """Return the tensors among a tree's leaves."""
-    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
-
-
-def floating(tree: Any) -> list[Tensor]:
-    """Return the tensors among a tree's leaves that carry a gradient."""
-    return [leaf for leaf in tensors(tree) if leaf.requires_grad]
-
-
 def survey(
     model: nn.Module, batch: Batch, n: int, outputs: OutputFunction, names: dict[int, str]
 ) -> Survey:
@@ -195,12 +129,12 @@ def _opaque(two: Probe, sites: Iterable[Site]) -> frozenset[str]:
         and site.call is not None
         and site.call.weight in site.parameters
     }
-    inside: dict[SiteKey, list[_Event]] = {}
+    inside: dict[SiteKey, list[Event]] = {}
     for event in two.events.values():
         if event.call is not None:
             inside.setdefault(event.hosts[-1], []).append(event)
 
-    def plain(module: _Event) -> bool:
+    def plain(module: Event) -> bool:
         calls = [event for event in inside.get(module.key, []) if event.key in layers]
         if len(calls) != 1 or len(module.outputs) != 1:
             return False
@@ -323,7 +257,7 @@ def _hosts(
     return {key: tuple(sorted(found)) for key, found in hosts.items()}, uncaptured
 
 
-def _site(event: _Event, one: Probe, kind: str, parameters: tuple[str, ...]) -> Site:
+def _site(event: Event, one: Probe, kind: str, parameters: tuple[str, ...]) -> Site:
     other = one.events.get(event.key)
     if other is None or len(other.inputs) != len(event.inputs):
         inputs: tuple[Layout | None, ...] = (None,) * len(event.inputs)

@@ -17,12 +17,13 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.kernel import (
     FORMAT,
     Kernel,
+    Kernels,
     data_fingerprint,
     load_kernels,
     model_fingerprint,
     save_kernels,
 )
-from ntk_propulsion.kernels.ntk import Kernels, empirical_ntk
+from ntk_propulsion.kernels.ntk import empirical_ntk
 from tests.architectures import build, tokens, vectors
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import ntk
+from ntk_propulsion.kernels import job
 from ntk_propulsion.kernels.certificate import CertificateError
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.plan import Plan
@@ -62,7 +62,7 @@ def test_examples_a_few_at_a_time_and_layers_in_rounds_change_nothing(
         groups = tuple(frozenset(site.key for site in cluster) for cluster in clusters)
         return Plan(groups, chunk=2, budget=0, expected={})
 
-    monkeypatch.setattr(ntk, "make_plan", frugal_plan)
+    monkeypatch.setattr(job, "make_plan", frugal_plan)
     frugal = empirical_ntk(model, batch, ["full"], architecture.outputs)
     assert oracle.relative(frugal["full"].matrix, at_once["full"].matrix) < tolerance(name)
     assert frugal.exact_fallback == at_once.exact_fallback

@@ -13,7 +13,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import ntk, plan
+from ntk_propulsion.kernels import job, plan
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.outputs import (
     Loss,
@@ -114,7 +114,7 @@ def test_examples_a_few_at_a_time_keep_their_labels(monkeypatch: pytest.MonkeyPa
     def three_at_a_time(*args: Any, **keywords: Any) -> plan.Plan:
         return replace(plan.make_plan(*args, **keywords), chunk=3)
 
-    monkeypatch.setattr(ntk, "make_plan", three_at_a_time)
+    monkeypatch.setattr(job, "make_plan", three_at_a_time)
     assert relative(kernel(model, batch, outputs), at_once) < 1e-12
 
 
