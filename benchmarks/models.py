@@ -30,7 +30,7 @@ def mpnet() -> nn.Module:
     return MPNetForSequenceClassification(MPNetConfig()).eval()
 
 
-def bert(layers: int) -> nn.Module:
+def bert(layers: int) -> BertForSequenceClassification:
     """A random BERT of MiniLM's width."""
     torch.manual_seed(0)
     config = BertConfig(

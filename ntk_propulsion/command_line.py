@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import Progress as Bars
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment import Progress
 
 BAD_INPUT = 2
-INTERRUPTED = 130
+INTERRUPTED = 130  # as shells have it for Ctrl-C
+
+
+class Interrupted(Exception):  # noqa: N818 (no error: somebody wanted it)
+    """Somebody stopped a command; says how to go on."""
 
 
 def run_command(command: click.Command, arguments: list[str] | None = None) -> int:
@@ -23,38 +33,47 @@ def run_command(command: click.Command, arguments: list[str] | None = None) -> i
 
     0 done; 2 bad input, with one line on stderr; 130 interrupted. Anything else is a bug of ours
     and shows its traceback.
+
+    Args:
+        command: The command.
+        arguments: By default the process's own.
     """
     try:
         status = command.main(arguments, standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except (InputError, click.ClickException) as error:
-        said = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        print(f"error: {' '.join(said.split())}", file=sys.stderr)
-        return BAD_INPUT
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted: the same command with --resume finishes it", file=sys.stderr)
-        return INTERRUPTED
+    except click.ClickException as error:
+        return _say(f"error: {error.format_message()}", BAD_INPUT)
+    except InputError as error:
+        return _say(f"error: {error}", BAD_INPUT)
+    except Interrupted as stop:
+        return _say(f"interrupted: {stop}", INTERRUPTED)
+    except click.Abort:
+        return _say("interrupted", INTERRUPTED)
     return status if isinstance(status, int) else 0
 
 
-class ProgressBar(Progress):
-    """Shows each step of an experiment as a line with its time, on stderr.
+def _say(text: str, status: int) -> int:
+    """Write one line on stderr, whatever stands in the text."""
+    print(" ".join(text.split()), file=sys.stderr)
+    return status
 
-    Use as a context manager.
-    """
+
+class ProgressBar(Progress):
+    """Shows each step of an experiment as a line with its time, on stderr; a context manager."""
 
     def __init__(self) -> None:
-        columns: tuple[Any, ...] = (
+        self.console = Console(stderr=True)
+        self.bars = Bars(
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
         )
-        self.console = Console(stderr=True)
-        self.bars = Bars(*columns, console=self.console)
-        self.current: Any = None
+        self.current: TaskID | None = None
 
     def __enter__(self) -> ProgressBar:
         self.bars.start()
@@ -74,12 +93,13 @@ class ProgressBar(Progress):
         """End the current line and begin another."""
         self._finish()
         self.current = self.bars.add_task(what, total=total)
-        if not self.console.is_terminal:
-            self.console.print(what)
+        if not self.console.is_terminal:  # a log gets plain lines
+            print(what, file=sys.stderr, flush=True)
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: int, total: int | None = None) -> None:
         """Set how much of the current line is done."""
-        self.bars.update(self.current, completed=done)
+        if self.current is not None:
+            self.bars.update(self.current, completed=done, total=total)
 
     def _finish(self) -> None:
         if self.current is not None:

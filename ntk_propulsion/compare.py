@@ -1,22 +1,25 @@
-"""python -m ntk_propulsion.compare: how close are the kernels of Propulsion and full fine-tuning?"""
+"""python -m ntk_propulsion.compare: how close is Propulsion's kernel to full fine-tuning's?"""
 
 from __future__ import annotations
 
 import datetime
-import json
 import re
 import sys
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
-from ntk_propulsion.command_line import ProgressBar, run_command
-from ntk_propulsion.experiment import Settings, prepare, run_experiment
+from ntk_propulsion.command_line import Interrupted, ProgressBar, run_command
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.experiment import run_experiment
+from ntk_propulsion.materials import prepare
 from ntk_propulsion.report import tables
-from ntk_propulsion.runs import FINAL, Run
+from ntk_propulsion.runs import Run
+from ntk_propulsion.settings import Settings
 from ntk_propulsion.tasks import TASK_NAMES
 
 DEFAULT = Settings()
@@ -62,6 +65,7 @@ def _names(context: click.Context, option: click.Parameter, value: str | None) -
 @click.option("--seed", default=DEFAULT.seed, help="Fixes everything.")
 @click.option("--device", default=DEFAULT.device, help="cpu, cuda, cuda:1 ...")
 @click.option("--dtype", default=DEFAULT.dtype, help="float32 or float64, for the kernels.")
+@click.option("--memory", default=DEFAULT.memory, help="For the kernels, beside the model.")
 @click.option("--text-column", default=DEFAULT.text_column, help="Of a file or hub data set.")
 @click.option("--pair-column", default=DEFAULT.pair_column, help="Of a file or hub data set.")
 @click.option("--label-column", default=DEFAULT.label_column, help="Of a file or hub data set.")
@@ -69,7 +73,7 @@ def _names(context: click.Context, option: click.Parameter, value: str | None) -
 @click.option("--out", help="Folder of the results.  [default: runs/TASK-MODEL-TIME]")
 @click.option("--overwrite", is_flag=True, help="Remove an earlier run in --out.")
 @click.option("--resume", is_flag=True, help="Finish an interrupted run in --out.")
-def compare(out: str | None, overwrite: bool, resume: bool, **options: Any) -> int:
+def compare(out: str | None, overwrite: bool, resume: bool, **options: Any) -> None:
     """Compare the empirical NTK of full fine-tuning with that of Propulsion.
 
     Computes both kernels (and those of other tunings) on a real model and task, fine-tunes both
@@ -78,37 +82,42 @@ def compare(out: str | None, overwrite: bool, resume: bool, **options: Any) -> i
     """
     settings = Settings(**options)
     settings.check()
+    if resume and not out:
+        raise InputError("--resume needs --out, the folder of the interrupted run")
     folder = Path(out) if out else _default_folder(settings)
+    run = Run(folder, asdict(settings))
+    run.check(overwrite=overwrite, resume=resume)
+    if not (resume and run.complete):
+        _do(settings, run, overwrite)
+    _show(run.report(), folder)
+
+
+def _do(settings: Settings, run: Run, overwrite: bool) -> None:
     materials = prepare(settings)  # all bad input shows before the folder is touched
-    run = Run.open(folder, _dependent(settings), overwrite=overwrite, resume=resume)
-    if run.complete:
-        report = json.loads((folder / FINAL).read_text())
-    else:
+    run.begin(overwrite=overwrite)
+    try:
         with ProgressBar() as progress:
-            report = run_experiment(settings, run, materials, progress)
-    _show(report, folder)
-    return 0
+            run_experiment(settings, run, materials, progress)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(
+            f"the same command with --resume --out {run.folder} finishes it"
+        ) from stop
 
 
 def _show(report: dict[str, Any], folder: Path) -> None:
-    console = Console()
-    console.print()
-    console.print(tables.summary(report["results"]))
-    training = tables.training(report["results"])
-    if training is not None:
-        console.print(training)
-    console.print(report["results"]["answer"][0], highlight=False)
-    console.print(f"[bold]{folder / 'report.html'}[/bold]", highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
+    results = report["results"]
+    for table in (tables.summary(results), tables.training(results)):
+        if table is not None:
+            console.print(table)
+    console.print(escape(results["answer"][0]), end="\n\n")
+    console.print(f"[bold]{escape(str(folder / 'report.html'))}[/bold]", soft_wrap=True)
 
 
 def _default_folder(settings: Settings) -> Path:
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     names = f"{Path(settings.task).stem}-{Path(settings.model).name}"
     return Path("runs") / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', names)}-{now}"
-
-
-def _dependent(settings: Settings) -> dict[str, Any]:
-    return {field.name: getattr(settings, field.name) for field in fields(settings)}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -22,12 +23,13 @@ from ntk_propulsion.files import write_atomically
 from ntk_propulsion.heads import fit_probe
 from ntk_propulsion.kernels.kernel import (
     Kernel,
+    Kernels,
     data_fingerprint,
     load_kernels,
     model_fingerprint,
     save_kernels,
 )
-from ntk_propulsion.kernels.ntk import Kernels, empirical_ntk
+from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.tunings import Full, Tuning
 from ntk_propulsion.materials import Materials, prepare, propulsion_of
 from ntk_propulsion.models import LoadedModel
@@ -41,6 +43,7 @@ from ntk_propulsion.settings import Settings
 from ntk_propulsion.training import finetune
 
 SCHEMA = 1
+ADAPTER = "adapter.safetensors"
 Method = Literal["full", "propulsion"]
 
 
@@ -92,7 +95,7 @@ class _Experiment:
         start = self.run.step("theta0", self._start)
         methods: tuple[Method, ...] = ("full", "propulsion") if self.settings.steps else ()
         logs = [self.run.step(_point(m), partial(self._train, m)) for m in methods]
-        self.run.step("report", partial(self._report, head, start, logs))
+        self._report(head, start, logs)
         self.run.clean()
 
     # -- the head
@@ -119,9 +122,7 @@ class _Experiment:
         report = {}
         if fitted:
             self.progress.begin(f"fitting the head on {len(fitted)} examples")
-            probe = fit_probe(
-                self.loaded, self.materials.task, fitted, seed=self.settings.seed
-            )
+            probe = fit_probe(self.loaded, self.materials.task, fitted, seed=self.settings.seed)
             report = asdict(probe)
         head = {name: model.get_parameter(name) for name in head_parameters(model)}
         _save_tensors(head, self.run.path("head.safetensors"))
@@ -183,7 +184,7 @@ class _Experiment:
 
     def _after_propulsion(self, model: nn.Module) -> dict[str, Kernel]:
         """Return K_P at the trained z, and K_F at the weights with the gains folded in."""
-        save_adapter(model, self.run.path("adapter.safetensors"))
+        save_adapter(model, self.run.path(ADAPTER))
         tunings = [propulsion_of(self.settings)]
         propulsion = self._kernels("kernels after propulsion", model, tunings)
         merged = merge(copy.deepcopy(model), untie=True)
@@ -198,6 +199,7 @@ class _Experiment:
             self.settings.outputs,
             per_module=True,
             dtype=self.dtype,
+            memory=self.settings.memory,
             seed=self.settings.seed,
             progress=self.progress.advance,
         )
@@ -211,18 +213,21 @@ class _Experiment:
 
     def _report(
         self, head: dict[str, Any], start: dict[str, Any], logs: list[dict[str, Any]]
-    ) -> dict[str, Any]:
+    ) -> None:
         self.progress.begin("writing the report")
+        began = time.perf_counter()
         points = ["theta0", *(_point(log["method"]) for log in logs)]
         kernels = {p: load_kernels(self.run.path(f"{p}.safetensors")) for p in points}
         vectors = self._vectors() if logs else {}
+        if logs:
+            write_atomically(self.run.folder / ADAPTER, self.run.path(ADAPTER).read_bytes())
         measured = Measured(kernels, head, start, logs, vectors)
         parts = parts_by_point(self.loaded.model, kernels)
         results = results_of(self.settings, self.materials, measured, parts)
         report = {
             "schema": SCHEMA,
             "config": asdict(self.settings),
-            "environment": environment(self.run.seconds),
+            "environment": environment({**self.run.seconds, "report": time.perf_counter() - began}),
             "results": results,
             "claims": claims(results),
         }
@@ -234,12 +239,36 @@ class _Experiment:
         }
         save_kernels(_kept(kernels), self.run.folder / "kernels.safetensors")
         write_report(report, matrices, vectors, self.run.folder)
-        return {}
 
     def _vectors(self) -> dict[str, np.ndarray]:
-        """Return the trained z by module, and put the adapter beside the report."""
-        path = self.run.path("adapter.safetensors")
-        write_atomically(self.run.folder / path.name, path.read_bytes())
-        tensors = _load_tensors(path)
+        """Return the trained z by module, in the network's order."""
+        tensors = _load_tensors(self.run.path(ADAPTER))
         names = [name for name, _ in self.loaded.model.named_modules() if f"{name}.z" in tensors]
         return {name: tensors[f"{name}.z"].double().numpy() for name in names}
+
+
+def _point(method: str) -> str:
+    """Return where a method's training ends, as the report names it."""
+    return f"{method}_tuned"
+
+
+def _kept(kernels: Mapping[str, Mapping[str, Kernel]]) -> dict[str, Kernel]:
+    """Return kernels by point/tuning; parts by module only of the two in question."""
+    return {
+        f"{point}/{name}": kernel
+        if name in ("full", "propulsion")
+        else replace(kernel, per_module={})
+        for point, by in kernels.items()
+        for name, kernel in by.items()
+    }
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    write_atomically(path, save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}))
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is missing or damaged: begin anew with --overwrite") from error

@@ -1,208 +1,180 @@
-"""From kernels to the tables of the report: distances, spectra, modules, drift."""
+"""What an experiment found, as plain tables: the ``results`` of ``report.json``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from ntk_propulsion.errors import InputError
+from ntk_propulsion import rows
 from ntk_propulsion.kernels.kernel import Kernel
-from ntk_propulsion.propulsion.statistics import ScalingStatistics
-from ntk_propulsion.roles import role_of
+from ntk_propulsion.materials import Materials
+from ntk_propulsion.propulsion.statistics import scaling_statistics
+from ntk_propulsion.report.answer import answer
+from ntk_propulsion.roles import head_parameters, module_roles
+from ntk_propulsion.settings import Settings
 from ntk_propulsion.tasks import Example, Task
-from ntk_propulsion.theory import distances
-from ntk_propulsion.theory.intervals import bootstrap_intervals
-from ntk_propulsion.theory.regression import target_alignment
-from ntk_propulsion.theory.spectrum import describe_spectrum
 
-Row = dict[str, Any]
-PARTS = ("all", "without_head", "head")
+Parts = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
+"""Kernels by point, tuning and part."""
 
 
-def plain_module(name: str) -> str:
-    """Return a module's name in the plain model (a scaling stands for the layer it scales)."""
-    for suffix in (".scaling", ".base"):
-        name = name.removesuffix(suffix)
-    return name
+@dataclass(frozen=True)
+class Measured:
+    """What the steps of an experiment gave.
+
+    Attributes:
+        kernels: By point (``"theta0"``, ``"full_tuned"``, ``"propulsion_tuned"``) and tuning.
+        probe: How the head was fitted; empty if it was not.
+        start: Plan, certificate and metric before training.
+        logs: How each training went.
+        vectors: z after training, (d_out,), by module in the network's order.
+    """
+
+    kernels: Mapping[str, Mapping[str, Kernel]]
+    probe: dict[str, Any]
+    start: dict[str, Any]
+    logs: Sequence[dict[str, Any]]
+    vectors: Mapping[str, np.ndarray]
 
 
-def parts_of(kernel: Kernel, head: Iterable[str]) -> dict[str, np.ndarray]:
-    """Split a kernel into all, without_head and head; a part in which nothing trains is left out.
+def parts_by_point(model: nn.Module, kernels: Mapping[str, Mapping[str, Kernel]]) -> Parts:
+    """Split every kernel into all, without_head and head.
+
+    Kernels that share a head look alike for free, so all distances come without it too.
+    """
+    head = head_modules(model)
+    return {
+        point: {tuning: rows.parts_of(kernel, head) for tuning, kernel in by.items()}
+        for point, by in kernels.items()
+    }
+
+
+def head_modules(model: nn.Module) -> set[str]:
+    """Return the modules outside the base model and those in a head's role (BERT's pooler)."""
+    owners = {name.rpartition(".")[0] for name in head_parameters(model)}
+    return owners | {name for name, role in module_roles(model).items() if role == "head"}
+
+
+def results_of(
+    settings: Settings, materials: Materials, measured: Measured, parts: Parts
+) -> dict[str, Any]:
+    """Return all tables of an experiment and the answer in words."""
+    kernels, logs, seed = measured.kernels, measured.logs, settings.seed
+    outputs = kernels["theta0"]["full"].outputs
+    targets = targets_of(materials.task, materials.drawn, settings.outputs)
+    roles = _roles(materials.loaded.model)
+    results: dict[str, Any] = {
+        **_about(settings, materials, measured),
+        "kernels": [
+            row
+            for point, by in kernels.items()
+            for row in rows.kernel_rows(point, by, parts[point], targets)
+        ],
+        "distances": [
+            row
+            for point in kernels
+            for row in rows.distance_rows(point, parts[point], outputs, seed)
+        ],
+        "per_module": [
+            row
+            for point, by in kernels.items()
+            for row in rows.module_rows(point, by["full"], by["propulsion"], roles)
+        ],
+        "drift": [
+            row
+            for method in (log["method"] for log in logs)
+            for row in rows.drift_rows(
+                method, parts["theta0"], parts[f"{method}_tuned"], outputs, seed
+            )
+        ],
+        "training": [{**log, "metric_before": measured.start["metric"]} for log in logs],
+        "scaling_vectors": _scaling_rows(measured.vectors, settings.degree),
+    }
+    return {"answer": answer(results), **results}
+
+
+def targets_of(task: Task, examples: Sequence[Example], outputs: str) -> np.ndarray | None:
+    """Return what the kernels' outputs should become.
 
     Args:
-        kernel: Made with ``per_module``.
-        head: Names of the head's modules in the plain model.
+        task: A classification's targets are one-hot labels.
+        examples: N of them.
+        outputs: ``"margin"`` of two classes has targets -1 and 1; ``"sum"`` of classes has none,
+            since one-hot labels all sum to 1.
+
+    Returns:
+        (N, O), or None.
     """
-    inside = set(head)
-    own = [part for name, part in kernel.per_module.items() if plain_module(name) in inside]
-    rest = [part for name, part in kernel.per_module.items() if plain_module(name) not in inside]
-    found = {"all": kernel.matrix, "without_head": _sum(rest), "head": _sum(own)}
-    return {
-        name: matrix.double().numpy()
-        for name, matrix in found.items()
-        if matrix is not None and matrix.abs().max() > 0
-    }
-
-
-def _sum(parts: Sequence[torch.Tensor]) -> torch.Tensor | None:
-    return torch.stack([part.double() for part in parts]).sum(0) if parts else None
-
-
-def measured(K: np.ndarray, K0: np.ndarray, outputs: int, seed: int) -> Row:
-    """Return every distance of K from K0 with its bootstrap interval where it has one."""
-    values = distances.compare_kernels(K, K0, outputs)
-    intervals = bootstrap_intervals(K, K0, outputs, seed=seed)
-    return {
-        name: {
-            "value": value,
-            "low": intervals[name].low if name in intervals else None,
-            "high": intervals[name].high if name in intervals else None,
-        }
-        for name, value in values.items()
-    }
-
-
-def distance_rows(
-    point: str, parts: Mapping[str, Mapping[str, np.ndarray]], outputs: int, seed: int
-) -> list[Row]:
-    """Distances of every tuning from full fine-tuning, by part; ``parts`` by tuning, then part."""
-    return [
-        {
-            "point": point,
-            "tuning": tuning,
-            "reference": "full",
-            "part": part,
-            "metrics": measured(found[part], parts["full"][part], outputs, seed),
-        }
-        for tuning, found in parts.items()
-        for part in PARTS
-        if tuning != "full" and part in found and part in parts["full"]
-    ]
-
-
-def drift_rows(
-    method: str,
-    before: Mapping[str, Mapping[str, np.ndarray]],
-    after: Mapping[str, Mapping[str, np.ndarray]],
-    outputs: int,
-    seed: int,
-) -> list[Row]:
-    """How far each tuning's kernel went from theta_0: distance of the kernel after from before."""
-    return [
-        {
-            "method": method,
-            "tuning": tuning,
-            "part": part,
-            "metrics": measured(after[tuning][part], before[tuning][part], outputs, seed),
-        }
-        for tuning in after
-        for part in PARTS
-        if part in after[tuning] and part in before[tuning]
-    ]
-
-
-def kernel_rows(
-    point: str,
-    kernels: Mapping[str, Kernel],
-    parts: Mapping[str, Mapping[str, np.ndarray]],
-    targets: np.ndarray,
-) -> list[Row]:
-    """Trace, spectrum and alignment with the targets of each kernel, by part."""
-    rows = []
-    for tuning, kernel in kernels.items():
-        for part, matrix in parts[tuning].items():
-            described = describe_spectrum(matrix)
-            rows.append(
-                {
-                    "point": point,
-                    "tuning": tuning,
-                    "part": part,
-                    "parameters": kernel.parameters if part == "all" else None,
-                    "trace": described["trace"],
-                    "effective_rank": described["participation_ratio"],
-                    "effective_rank_entropy": described["entropy_rank"],
-                    "condition_number": described["condition_number"],
-                    "largest_eigenvalue": described["top_share"] * described["trace"],
-                    "target_alignment": _target_alignment(matrix, targets, kernel.outputs),
-                }
-            )
-    return rows
-
-
-def _target_alignment(matrix: np.ndarray, targets: np.ndarray, outputs: int) -> float | None:
-    try:
-        return target_alignment(matrix, targets, outputs, centred=True)
-    except InputError:
-        return None  # constant targets, or a kernel that is the same for all examples
-
-
-def module_rows(point: str, full: Kernel, propulsion: Kernel, order: Sequence[str]) -> list[Row]:
-    """Each module's part of both kernels, compared, in the network's order."""
-    a = {plain_module(name): part for name, part in full.per_module.items()}
-    b = {plain_module(name): part for name, part in propulsion.per_module.items()}
-    traces = float(full.matrix.trace()), float(propulsion.matrix.trace())
-    rows = []
-    for name in (name for name in order if name in a):
-        ours = b.get(name)
-        close = _closeness(ours, a[name], full.outputs)
-        rows.append(
-            {
-                "point": point,
-                "module": name,
-                "role": role_of(name),
-                "alignment": close.get("alignment"),
-                "cka": close.get("cka"),
-                "best_scale_error": close.get("best_scale_error"),
-                "trace_share_full": float(a[name].trace()) / traces[0],
-                "trace_share_propulsion": None
-                if ours is None
-                else float(ours.trace()) / traces[1],
-            }
-        )
-    return rows
-
-
-def _closeness(
-    K: torch.Tensor | None, K0: torch.Tensor, outputs: int
-) -> dict[str, float]:
-    """A module that nothing scales, or that no output depends on, has no closeness."""
-    if K is None:
-        return {}
-    try:
-        return distances.compare_kernels(K, K0, outputs, norms=())
-    except InputError:
-        return {}
-
-
-def scaling_rows(statistics: Sequence[ScalingStatistics]) -> list[Row]:
-    """The report's rows of scaling vectors."""
-    return [
-        {
-            "module": s.module,
-            "role": s.role,
-            "n": s.n,
-            "mean": s.mean,
-            "std": s.std,
-            "min": s.min,
-            "max": s.max,
-            "share_in_range": s.share_near_one,
-            "sign_changes": s.sign_changes,
-            "near_zero_gains": s.gain and s.gain.near_zero,
-            "gain_mean": s.gain and s.gain.mean,
-            "gain_min": s.gain and s.gain.min,
-            "gain_max": s.gain and s.gain.max,
-            "most_moved": [[moved.neuron, moved.z] for moved in s.moved],
-        }
-        for s in statistics
-    ]
-
-
-def target_matrix(task: Task, examples: Sequence[Example]) -> np.ndarray:
-    """One-hot labels (N, O), or targets (N, 1)."""
     labels = np.array([e.label for e in examples])
     if task.kind == "regression":
         return labels[:, None].astype(float)
-    return np.eye(task.num_labels)[labels.astype(int)]
+    if outputs == "sum":
+        return None
+    one_hot = np.eye(task.num_labels)[labels.astype(int)]
+    return one_hot[:, 1:] - one_hot[:, :1] if outputs == "margin" else one_hot
+
+
+def _about(settings: Settings, materials: Materials, measured: Measured) -> dict[str, Any]:
+    """Return what the results are of: model, task, examples, notes, certificate."""
+    task, loaded, start = materials.task, materials.loaded, measured.start
+    return {
+        "model": {
+            "name": loaded.name,
+            "source": loaded.source,
+            "parameters": sum(p.numel() for p in loaded.model.parameters()),
+            "head": settings.head,
+            "head_modules": sorted(head_modules(loaded.model)),
+            "probe": measured.probe,
+        },
+        "task": {
+            "name": task.name,
+            "kind": task.kind,
+            "metric": task.metric,
+            "labels": list(task.labels),
+            "source": task.source,
+        },
+        "examples": list(_examples(materials)),
+        "notes": [*materials.notes, *_fallback(start["exact_fallback"])],
+        "certificate": {key: start[key] for key in ("plan", "certificate", "exact_fallback")},
+    }
+
+
+def _examples(materials: Materials) -> Iterator[dict[str, Any]]:
+    listed = zip(materials.drawn, materials.encoding.tokens, strict=True)
+    for row, (example, tokens) in enumerate(listed):
+        yield {
+            "row": row,
+            "index": example.index,
+            "text": example.text,
+            "pair": example.pair,
+            "label": example.label,
+            "tokens": tokens,
+        }
+
+
+def _fallback(reasons: Mapping[str, str]) -> Iterator[str]:
+    if reasons:
+        first = min(reasons)
+        more = f" and {len(reasons) - 1} others" if len(reasons) > 1 else ""
+        yield f"plain autograd, example by example, did the parameter {first}{more}"
+
+
+def _roles(model: nn.Module) -> dict[str, str]:
+    """Return every module's role for people, in the network's order."""
+    known = module_roles(model)
+    return {
+        name: known.get(name) or ("norm" if "norm" in type(module).__name__.lower() else "other")
+        for name, module in model.named_modules()
+    }
+
+
+def _scaling_rows(vectors: Mapping[str, np.ndarray], degree: int) -> list[dict[str, Any]]:
+    if not vectors:
+        return []
+    tensors = {name: torch.from_numpy(z) for name, z in vectors.items()}
+    return rows.scaling_rows(scaling_statistics(tensors, degree))

@@ -60,14 +60,13 @@ class Run:
             resume: It may be gone on with.
 
         Raises:
-            InputError: There is a file in its place, or it holds files that are not of a run, or
-                a run and neither flag is given, or a run with other settings to resume.
+            InputError: There is a file in its place, it cannot be read, or it holds files that
+                are not of a run, or a run and neither flag is given, or a run with other settings
+                to resume.
         """
         if overwrite and resume:
             raise InputError("--overwrite starts anew and --resume goes on: give one of them")
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"{self.folder} is a file: choose another --out")
-        if not self.folder.exists() or not any(self.folder.iterdir()):
+        if not self._filled():
             return
         before = self._before()
         if resume:
@@ -121,10 +120,32 @@ class Run:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged: remove it and resume") from error
 
+    def report(self) -> dict[str, Any]:
+        """Return the report of a complete run.
+
+        Raises:
+            InputError: It is missing or damaged.
+        """
+        try:
+            return json.loads((self.folder / FINAL).read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.folder / FINAL} is damaged: use --overwrite") from error
+
     def clean(self) -> None:
         """Remove the finished steps of a complete run: the report holds what they gave."""
         if self.complete:
             shutil.rmtree(self.folder / STEPS, ignore_errors=True)
+
+    def _filled(self) -> bool:
+        """Tell whether the folder is there and holds anything."""
+        try:
+            if self.folder.exists() and not self.folder.is_dir():
+                raise InputError(f"{self.folder} is a file: choose another --out")
+            return self.folder.exists() and any(self.folder.iterdir())
+        except OSError as error:
+            raise InputError(
+                f"cannot read {self.folder} ({error.strerror}): choose another --out"
+            ) from error
 
     def _before(self) -> dict[str, Any]:
         """Return the settings of the run that the folder holds."""

@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
+import torch
+
 from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.kernels.plan import parse_memory
 from ntk_propulsion.kernels.tunings import resolve_tuning
 from ntk_propulsion.models import Head
 from ntk_propulsion.propulsion.layers import check_degree
@@ -47,6 +50,8 @@ class Settings:
         seed: Fixes the draws, new weights, the training and the intervals.
         device: Where it runs.
         dtype: ``"float32"`` or ``"float64"`` for the kernels.
+        memory: What the kernels' computation may hold beside the model. Fixed, not a share of what
+            is free: another plan would round otherwise.
         text_column: Of a file.
         pair_column: Of a file.
         label_column: Of a file.
@@ -71,6 +76,7 @@ class Settings:
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"
+    memory: str = "2.5GiB"
     text_column: str = "text"
     pair_column: str | None = None
     label_column: str = "label"
@@ -98,6 +104,7 @@ class Settings:
                 )
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**32 - 1}")
+        parse_memory(self.memory, torch.device("cpu"))
         if not self.positions:
             raise InputError("--positions is empty: give at least one, e.g. all")
 

@@ -7,13 +7,14 @@ from ntk_propulsion.encoding import encode
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.evaluation import evaluate
 from ntk_propulsion.heads import (
+    base_prefix,
     final_linear,
     fit_probe,
-    head_parameters,
     probe_features,
     random_head,
 )
 from ntk_propulsion.models import LoadedModel, load_model
+from ntk_propulsion.roles import head_parameters
 from ntk_propulsion.tasks import Example, Task, draw, load_task
 from tests.tiny_folders import make_task, save_model
 
@@ -66,9 +67,11 @@ def test_head_is_what_lies_outside_the_base(folders):
     assert names["llama"] == names["gpt2"] == ["score.weight"]
 
 
-def test_model_that_does_not_name_its_base_is_refused():
+def test_model_that_does_not_name_its_base_has_no_prefix_and_its_last_linear_for_a_head():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.ReLU())
     with pytest.raises(InputError, match="does not tell its base from its head"):
-        head_parameters(nn.Linear(2, 2))
+        base_prefix(model)
+    assert head_parameters(model) == ["1.weight", "1.bias"]
 
 
 def test_random_head_is_seeded_has_the_configured_spread_and_spares_the_base():

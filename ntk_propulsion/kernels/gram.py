@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from ntk_propulsion.kernels.jacobian import Block, EmbeddingBlock, LinearBlock, linear_factors
-from ntk_propulsion.kernels.product import Product
+from ntk_propulsion.kernels.product import Product, row_blocks, triangle
 
 ELEMENTWISE = 24  # operations of a matrix product that take as long as one elementwise multiply-add
-ENTRIES = 256  # of a parameter that trains in part, at once
+TOKEN_BLOCKS = 6  # of examples, for the upper triangle by token pairs
 
 
 class Workspace:
@@ -71,8 +71,9 @@ def add_gram(
         return
     a = linear_factors(left)
     b = a if right is None else linear_factors(right)
-    if product.by_tokens and a is not None and b is not None and _tokens_cheaper(a, b):
-        _add_tokens(total, a, None if right is None else b, workspace)
+    apart = None if right is None else b
+    if product.by_tokens and a is not None and b is not None and _tokens_cheaper(a, apart):
+        _add_tokens(total, a, apart, workspace)
     elif _has_neurons(left) and (right is None or _has_neurons(right)):
         _add_neurons(total, left, right, workspace, product)
     else:
@@ -84,10 +85,12 @@ def add_entries(
     left: Sequence[Block],
     right: Sequence[Block] | None,
     index: Tensor,
+    workspace: Workspace,
     product: Product,
 ) -> None:
     """Add the kernel of some entries of a parameter, by their flat positions; else as add_gram."""
-    for part in index.split(ENTRIES):
+    tokens = max(block.tokens for blocks in (left, right) for block in blocks or ())
+    for part in index.split(max(64, workspace.size // tokens)):
         rows = [
             sum_of([block.entries(part) for block in blocks])
             for blocks in (left, right)
@@ -115,12 +118,17 @@ def _has_neurons(blocks: Sequence[Block]) -> bool:
     ) or all(isinstance(b, LinearBlock) and b.transposed for b in blocks)
 
 
-def _tokens_cheaper(a: LinearBlock, b: LinearBlock) -> bool:
-    _, t, d_out, d_in = a.shape
-    s, outputs = b.shape[1], len(a.d)
-    by_tokens = t * s * (d_in + outputs**2 * (d_out + ELEMENTWISE))
-    forming = (t + s) * outputs * d_in * d_out / max(len(a.x), len(b.x))
-    return by_tokens < outputs**2 * d_in * d_out + forming
+def _tokens_cheaper(a: LinearBlock, b: LinearBlock | None) -> bool:
+    """Whether token pairs cost fewer operations than rows, per pair of examples."""
+    n, t, d_out, d_in = a.shape
+    s, outputs = (a if b is None else b).shape[1], len(a.d)
+    by_tokens: float = t * s * (d_in + outputs**2 * (d_out + ELEMENTWISE))
+    by_rows: float = outputs**2 * d_in * d_out
+    forming = (t + s) * outputs * d_in * d_out / n
+    if b is None:
+        by_tokens *= triangle(min(n, TOKEN_BLOCKS))
+        by_rows *= triangle(row_blocks(n * outputs))
+    return by_tokens < by_rows + forming
 
 
 def _neuron_shape(blocks: Sequence[Block]) -> tuple[int, int, int, int]:
@@ -171,7 +179,7 @@ def _add_tokens(total: Tensor, a: LinearBlock, b: LinearBlock | None, workspace:
     block = total.view(n, outputs, m, outputs)
     step = max(1, workspace.size // max(1, t * m * s))
     if b is None:
-        step = max(1, min(step, -(-n // 6)))  # the upper triangle in blocks of examples
+        step = max(1, min(step, -(-n // TOKEN_BLOCKS)))
     for start in range(0, n, step):
         stop = min(start + step, n)
         first = start if b is None else 0

@@ -22,7 +22,14 @@ from ntk_propulsion.kernels.survey import Site
 
 
 class Block(Protocol):
-    """One site's part of the Jacobian of one parameter."""
+    """One site's part of the Jacobian of one parameter.
+
+    ``tokens`` is how many numbers an entry of the parameter sums over all examples: N*T.
+    """
+
+    @property
+    def tokens(self) -> int:
+        """N*T; N*O where the sum is done."""
 
     def dense(self) -> Tensor:
         """The part of the Jacobian, (N*O, entries)."""
@@ -65,6 +72,11 @@ class LinearBlock:
         n, t, d_in = self.x.shape
         return n, t, self.d[0].shape[-1], d_in
 
+    @property
+    def tokens(self) -> int:
+        """N*T."""
+        return self.x.shape[0] * self.x.shape[1]
+
     def neurons(self, start: int, stop: int, out: Tensor, add: bool) -> None:
         """Write the block of output neurons start:stop into ``out`` (N, O*neurons, d_in)."""
         left = torch.stack([d[..., start:stop] for d in self.d], dim=2).flatten(2)
@@ -75,8 +87,11 @@ class LinearBlock:
 
     def dense(self) -> Tensor:
         """Return the whole block, (N*O, entries)."""
-        block = torch.einsum("nti,notj->noij", self.x, torch.stack(self.d, 1)).flatten(0, 1)
-        return (block if self.transposed else block.transpose(1, 2)).flatten(1)
+        n, _, d_out, d_in = self.shape
+        block = self.x.new_empty(n, len(self.d) * d_out, d_in)
+        self.neurons(0, d_out, block, add=False)
+        rows = block.view(n * len(self.d), d_out, d_in)
+        return (rows.transpose(1, 2) if self.transposed else rows).flatten(1)
 
     def entries(self, index: Tensor) -> Tensor:
         """Return some entries, (N*O, len(index))."""
@@ -102,6 +117,11 @@ class EmbeddingBlock:
     d: list[Tensor]
     shape: tuple[int, int]
     padding: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """N*T."""
+        return self.ids.numel()
 
     def cotangents(self, o: int) -> Tensor:
         """D of output o, (N, T, d_out), zero at the padding index, which torch does not train."""
@@ -130,10 +150,13 @@ class EmbeddingBlock:
     def entries(self, index: Tensor) -> Tensor:
         """Return some entries, (N*O, len(index))."""
         row, column = index // self.shape[1], index % self.shape[1]
-        hit = (self.ids[:, :, None] == row).to(self.d[0].dtype)
-        return example_major(
-            [(self.cotangents(o)[..., column] * hit).sum(1) for o in range(len(self.d))]
+        occurs = torch.isin(row, self.ids.unique())  # most of a vocabulary does not
+        hit = (self.ids[:, :, None] == row[occurs]).to(self.d[0].dtype)
+        out = hit.new_zeros(len(self.ids) * len(self.d), len(index))
+        out[:, occurs] = example_major(
+            [(self.cotangents(o)[..., column[occurs]] * hit).sum(1) for o in range(len(self.d))]
         )
+        return out
 
     def contract(self, c: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return sum c_no J_no v and its size; see :class:`Block`."""
@@ -150,6 +173,11 @@ class ElementwiseBlock:
 
     d: list[Tensor]
     factor: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """N*T."""
+        return self.d[0].shape[0] * self.d[0].shape[1]
 
     def _terms(self, d: Tensor) -> Tensor:
         return d if self.factor is None else d * self.factor
@@ -174,6 +202,11 @@ class DenseBlock:
 
     matrix: Tensor
     shape: torch.Size
+
+    @property
+    def tokens(self) -> int:
+        """N*O: the sum over tokens is done."""
+        return len(self.matrix)
 
     def dense(self) -> Tensor:
         """Return the whole block, (N*O, entries)."""

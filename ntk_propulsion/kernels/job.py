@@ -241,7 +241,8 @@ class Job:
         for tuning, binding in self.bindings.items():
             if name in binding.entries:
                 total = self._total(frozenset({tuning}), module)
-                add_entries(total, blocks[0], right, binding.entries[name], self.product)
+                index = binding.entries[name]
+                add_entries(total, blocks[0], right, index, self.workspace, self.product)
 
     # -- certificate and fallback
 

@@ -16,6 +16,16 @@ BLOCKS = 8  # of rows, for the upper triangle of a symmetric product
 SMALLEST = 64  # rows of a block: smaller products do not pay
 
 
+def row_blocks(rows: int) -> int:
+    """Return into how many blocks of rows the upper triangle of a product is cut."""
+    return max(1, min(BLOCKS, rows // SMALLEST))
+
+
+def triangle(blocks: int) -> float:
+    """Return the share of a square that the blocks on and above its diagonal cover."""
+    return (blocks + 1) / (2 * blocks)
+
+
 class Product:
     """Adds products of Jacobian rows to kernels in float64.
 
@@ -82,7 +92,7 @@ class Product:
             total += self._multiply(left, right, 0, 0)
             return
         rows = len(left)
-        step = max(SMALLEST, -(-rows // BLOCKS))
+        step = -(-rows // row_blocks(rows))
         for start in range(0, rows, step):
             block = self._multiply(left[start : start + step], left[start:], start, start)
             total[start : start + step, start:] += block

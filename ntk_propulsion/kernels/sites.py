@@ -9,7 +9,7 @@ the general rule (:mod:`ntk_propulsion.kernels.jacobian`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -108,8 +108,7 @@ def read_call(
     """
     turned = turned or {}
     known = names | turned if turned else names
-    leaves = tree_leaves((args, kwargs))
-    taken = [known[id(a)] for a in leaves if isinstance(a, Tensor) and id(a) in known]
+    taken = [known[id(t)] for t in _tensors((*args, *kwargs.values())) if id(t) in known]
     if not taken:
         return None
     call = _product_with_transpose(func, args, turned) or _closed_form(func, args, kwargs, names)
@@ -120,6 +119,15 @@ def read_call(
     if set(places) & set(others):
         return Call("foreign", foreign=tuple(taken))  # a parameter also in the input's place
     return replace(call, foreign=others)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Tensors among a call's arguments; every torch call of a model passes here, so no pytree."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _product_with_transpose(func: Callable, args: tuple, turned: dict[int, str]) -> Call | None:

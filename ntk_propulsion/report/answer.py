@@ -23,7 +23,7 @@ SAME_SCALE = (0.8, 1.25)  # best scales in here need no remark: the units agree 
 LEVELS = (
     (NEARLY_EQUAL, "nearly the same"),
     (CLOSE, "close"),
-    (RELATED, "related, but not close"),
+    (RELATED, "related but not close"),
     (math.inf, "different"),
 )
 BOTH = ("all", "without_head")
@@ -105,17 +105,19 @@ def answer(results: dict[str, Any]) -> list[str]:
 
 def _closeness(results: dict[str, Any]) -> str:
     errors = {part: shape_error(at_start(results, part)) for part in BOTH}
-    found = {words.PARTS[part]: level(e[1]) for part, e in errors.items() if e is not None}
+    found = {part: level(e[1]) for part, e in errors.items() if e is not None}
     if not found:
         return "The run measured no distance between the two kernels."
-    if len(set(found.values())) == 1:
-        where = "with and without the head" if len(found) > 1 else next(iter(found))
-        said = f"{next(iter(found.values()))}, {where}"
+    word = next(iter(found.values()))
+    if len(found) < 2:
+        said = f"{word}, {words.PARTS[next(iter(found))]}."
+    elif found["all"] == found["without_head"]:
+        said = f"{word}, with and without the head."
     else:
-        said = " but ".join(f"{word} {part}" for part, word in found.items())
+        said = f"{word} as a whole; without the head, they are {found['without_head']}."
     return (
         "Before training and up to one scale factor, the kernels of Propulsion and of full "
-        f"fine-tuning are {said}."
+        f"fine-tuning are {said}"
     )
 
 

@@ -35,7 +35,7 @@ def module_distances(results: dict[str, Any], point: str = "theta0", worst: int 
     size = 6 if len(modules) < 80 else 4.5
     for ax, key in zip(axes, ("alignment", "cka"), strict=False):
         drawn = _dots(ax, modules, key, looks, size)
-        ax.set_ylim(min([0, *drawn.values()]) - 0.06, 1.03)
+        ax.set_ylim(min([0, *drawn.values()]) - 0.1, 1.05)
         ax.set_ylabel(f"{words.metric_label(key)}, $K_P$ with $K_F$")
         if key == "alignment":
             missing = len(modules) - len(drawn)
@@ -106,8 +106,13 @@ def _name_lowest(
 
 @style.styled
 def spectra(results: dict[str, Any], kernels: dict[str, np.ndarray]) -> Figure:
-    """Draw every kernel's eigenvalues over its trace, log-log, with and without the head."""
+    """Draw eigenvalues over the trace, log-log, with and without the head.
+
+    Full fine-tuning's and Propulsion's kernel at each point, and the random subset of equal size.
+    """
+    shown = (*style.TUNING_COLOURS, "random_subset")
     keys = [key.split("/") for key in kernels]
+    keys = [key for key in keys if key[1] in shown]
     parts = [p for p in ("all", "without_head") if any(key[2] == p for key in keys)]
     lines = dict(zip(words.POINTS, ("-", "--", ":"), strict=True))
     looks = style.appearance(["full", "propulsion", *(key[1] for key in keys)])
@@ -137,11 +142,14 @@ def spectra(results: dict[str, Any], kernels: dict[str, np.ndarray]) -> Figure:
         rows = next(len(k) for name, k in kernels.items() if name.endswith(f"/{part}"))
         ax.set_title(f"{words.PARTS[part]}: kernels of {rows} rows")
         ax.legend(title="effective rank tr(K)²/|K|² of", title_fontsize=9, loc="lower left")
+    opposite = results["model"].get("head") == "probe" and len(results["task"]["labels"] or ()) == 2
     style.frame(
         figure,
         "Spectra: how many directions carry each kernel",
         f"{style.setting(results)} No units. Eigenvalues below {ROUNDING:g} of the largest are "
-        "left out as rounding.",
+        "left out as rounding."
+        + " The two logits of this probe are opposite: but for the classifier's own part, half of "
+        "the eigenvalues vanish." * opposite,
     )
     return figure
 
@@ -246,6 +254,7 @@ def training_curves(results: dict[str, Any]) -> Figure:
 def distance_summary(results: dict[str, Any]) -> Figure:
     """Draw every tuning's distances from full fine-tuning with intervals, with and without head."""
     table = [d for d in results["distances"] if d["reference"] == "full" and d["part"] != "head"]
+    table.sort(key=lambda d: d["tuning"] != "propulsion")  # its points side by side, first
     lines = list(dict.fromkeys((d["point"], d["tuning"]) for d in table))
     shown = ("cka", "alignment", "best_scale_error", "relative_frobenius")
     names = [

@@ -178,8 +178,19 @@ def _examples(results: dict[str, Any]) -> list[Sheet]:
 
 
 def _settings(report: dict[str, Any], name: str) -> Sheet:
-    rows = [{"name": key, "value": value} for key, value in (report.get(name) or {}).items()]
+    rows = [{"name": k, "value": _setting(k, v)} for k, v in (report.get(name) or {}).items()]
     return sheet(name, name, [words_column("name"), words_column("value")], rows)
+
+
+def _setting(key: str, value: Any) -> Any:
+    """Write a setting or a fact of the environment for people."""
+    if key.endswith("_bytes") and words.finite(value) is not None:
+        return f"{value / 2**30:.2f} GiB"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {number}" for name, number in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return value
 
 
 def _fine(value: Any) -> str:

@@ -9,9 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ntk_propulsion.report import words
-from ntk_propulsion.report.words import interval, number
+from ntk_propulsion.report.words import number
 
-BRACKETED = ("cka", "best_scale_error")  # an 80-column terminal has room for two intervals
 LOOK: dict[str, Any] = {
     "title_justify": "left",
     "box": box.SIMPLE_HEAD,
@@ -19,38 +18,58 @@ LOOK: dict[str, Any] = {
     "collapse_padding": True,
 }
 TAKEN = {
-    "theta0": "at θ₀",
-    "full_tuned": "after full",
-    "propulsion_tuned": "after Prop.",
+    "theta0": "Propulsion at θ₀",
+    "full_tuned": "  after full",
+    "propulsion_tuned": "  after Propulsion",
 }
 
 
 def summary(results: dict[str, Any]) -> Table:
-    """Return the distances from full fine-tuning's kernel, one line a tuning, point and part."""
-    shown = ("cka", "alignment", "best_scale_error", "relative_frobenius")
+    """Return the distances from full fine-tuning's kernel, to fit 80 columns.
+
+    Propulsion's come at each point, with and without the head; every other tuning has one line,
+    before training and without the head (with it, if it trains nothing else).
+    """
     title = f"Kernels against full fine-tuning's, N = {len(results['examples'])}"
     table = Table(title=title, **LOOK)
     table.add_column("kernel", no_wrap=True)
-    for name in shown:
-        table.add_column(words.metric_label(name), justify="right")
-    above = None
-    for d in results["distances"]:
-        if d["part"] == "head":
-            continue
-        if d["tuning"] != above:
-            above = d["tuning"]
-            table.add_row(f"[bold]{escape(words.tuning(above))}[/bold]")
-        taken = TAKEN.get(d["point"], escape(str(d["point"])))
-        table.add_row(
-            taken if d["part"] == "all" else "  less head",
-            *(
-                interval(d, metric)
-                if metric in BRACKETED
-                else words.show(metric, words.metric(d, metric)[0])
-                for metric in shown
-            ),
-        )
+    for heading in ("CKA", "best-scale error", "raw error"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    distances = results["distances"]
+    for d in words.rows(distances, tuning="propulsion"):
+        if d["part"] == "all":
+            _add(table, TAKEN.get(d["point"], str(d["point"])), d)
+        elif d["part"] == "without_head":
+            _add(table, "    less head", d)
+    controls = [d["tuning"] for d in distances if d["tuning"] != "propulsion"]
+    if controls:
+        table.add_section()
+        table.add_row("others, less head")
+    for tuning in dict.fromkeys(controls):
+        less = words.row(distances, tuning=tuning, point="theta0", part="without_head")
+        whole = words.row(distances, tuning=tuning, point="theta0", part="all")
+        found = less or whole
+        if found is not None:
+            _add(table, f"  {words.tuning(tuning)}{'' if less else ' (whole)'}", found)
     return table
+
+
+def _add(table: Table, name: str, distance: words.Row) -> None:
+    raw = words.metric(distance, "relative_frobenius")[0]
+    table.add_row(
+        escape(name),
+        _short(distance, "cka"),
+        _short(distance, "best_scale_error"),
+        words.show("relative_frobenius", raw),
+    )
+
+
+def _short(distance: words.Row, name: str) -> str:
+    """Write a number between 0 and 1 with its interval, in a width that never grows."""
+    value, low, high = words.metric(distance, name)
+    if value is None:
+        return words.MISSING
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def training(results: dict[str, Any]) -> Table | None:

@@ -17,7 +17,19 @@ POINTS = {
     "propulsion_tuned": "after Propulsion",
 }
 PARTS = {"all": "with the head", "without_head": "without the head", "head": "the head alone"}
-TUNINGS = {"full": "full fine-tuning", "propulsion": "Propulsion"}
+TUNINGS = {
+    "full": "full fine-tuning",
+    "propulsion": "Propulsion",
+    "lora": "LoRA",
+    "adalora": "AdaLoRA",
+    "ia3": "IA3",
+    "bitfit": "BitFit",
+    "layernorm": "LayerNorm",
+    "rowcolumn": "RowColumn",
+    "head": "head only",
+    "random_subset": "random subset",
+    "trainable": "what requires a gradient",
+}
 
 # Leading metrics first: this is also the order of columns and of panels.
 METRICS = {
@@ -54,12 +66,16 @@ GLOSSARY = {
     "trace ratio": "tr K_F / tr K: the best scale by the diagonals alone.",
     "relative ...": "|K - K_F|/|K_F| in other norms; as the raw error, it depends on scale.",
     "interval": "Brackets hold the interval over examples that the run computed.",
-    "with and without the head": "The classification or regression head often carries most of a "
-    "kernel, and two kernels that share it look alike for free.",
+    "with and without the head": "The head is every module that comes after the encoder: the "
+    "classifier or regressor and, where there is one, the pooler before it (BERT's, for one). It "
+    "often carries most of a kernel, and two kernels that share it look alike for free.",
     "trace share": "The module's share of the trace of its kernel: how much of the kernel it is.",
     "effective rank": "tr(K)²/|K|², the participation ratio: how many directions carry the "
     "kernel. The entropy version is exp of the entropy of the eigenvalues' shares.",
     "condition number": "Largest over smallest eigenvalue.",
+    "eigenvalues of two classes": "A probe of two classes has opposite logits, f_0 = -f_1. But "
+    "for the classifier's own part the gradients are opposite too, so that half of the kernel's "
+    "eigenvalues vanish up to rounding.",
     "target alignment": "The alignment of the kernel with the kernel of the labels.",
     "drift": "The kernel before against the kernel after training; a fixed kernel (CKA 1, raw "
     "error 0) is what NTK theory assumes.",
@@ -153,8 +169,8 @@ def interval(table_row: Row | None, name: str) -> str:
 
 
 def tuning(name: str) -> str:
-    """Return a tuning's name for people."""
-    return TUNINGS.get(name, name.replace("_", " "))
+    """Return a tuning's name for people; a sum's is the sum of the names."""
+    return " + ".join(TUNINGS.get(part, part.replace("_", " ")) for part in name.split("+"))
 
 
 def metric_label(name: str) -> str:

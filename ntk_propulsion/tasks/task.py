@@ -85,6 +85,11 @@ def draw(
     if split not in ("train", "test"):
         raise unknown("split", split, ("train", "test"))
     examples: tuple[Example, ...] = getattr(task, split)
+    if len(examples) < 2:
+        raise InputError(
+            f"the {split} split of task {task.name!r} has {len(examples)} examples: at least 2 are "
+            "needed"
+        )
     if not 2 <= n <= len(examples):
         raise InputError(
             f"cannot draw {n} examples from the {split} split of task {task.name!r}: "

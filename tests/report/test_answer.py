@@ -46,7 +46,7 @@ def test_shape_error_is_the_worse_of_the_two_numbers():
     [
         (0.05, "nearly the same"),
         (0.2, "close"),
-        (0.5, "related, but not close"),
+        (0.5, "related but not close"),
         (0.9, "different"),
     ],
 )
@@ -63,7 +63,7 @@ def test_the_word_goes_by_the_intervals_unfavourable_end(classification):
 def test_a_difference_that_the_head_makes_is_told(classification):
     results = set_metrics(classification.results, 0.05, where="all")
     first = answer(set_metrics(results, 0.9, where="without_head"))[0]
-    assert "nearly the same with the head but different without the head" in first
+    assert "nearly the same as a whole; without the head, they are different." in first
 
 
 def test_numbers_come_with_their_intervals(classification):

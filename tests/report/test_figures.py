@@ -59,6 +59,20 @@ def test_spectra_sum_to_one_and_name_effective_ranks(classification):
     assert f"full fine-tuning, before training (θ₀): {rank:.2f}" in texts(figure)
 
 
+def test_spectra_show_one_control_and_say_why_half_of_two_classes_vanish(
+    classification, regression
+):
+    kernels = dict(classification.kernels)
+    for tuning in ("random_subset", "lora", "bitfit"):
+        kernels[f"theta0/{tuning}/all"] = kernels["theta0/full/all"]
+    figure = figures.spectra(classification.results, kernels)
+    assert [len(ax.lines) for ax in figure.axes] == [7, 6]
+    assert "random subset" in texts(figure)
+    assert "LoRA" not in texts(figure)
+    assert "opposite" in figure.get_supxlabel()
+    assert "opposite" not in figures.spectra(regression.results, regression.kernels).get_supxlabel()
+
+
 def test_spectra_leave_out_a_kernel_that_is_zero(classification):
     kernels = {k: v for k, v in classification.kernels.items() if k.startswith("theta0")}
     kernels["theta0/head/without_head"] = np.zeros((48, 48))

@@ -17,12 +17,27 @@ def test_the_summary_fits_80_columns_with_every_number_whole(classification):
     assert "…" not in text
     for d in classification.results["distances"]:
         m = d["metrics"]
-        assert f"{m['alignment']['value']:.3f}" in text
+        assert f"{m['relative_frobenius']['value']:.3f}" in text
         for name in ("cka", "best_scale_error"):
             ends = m[name]
             assert f"{ends['value']:.3f} [{ends['low']:.3f}, {ends['high']:.3f}]" in text
-    assert "less head" in text
+    assert text.count("less head") == 3
     assert "N = 24" in text
+
+
+def test_every_other_tuning_has_one_line_without_the_head_if_it_can(classification):
+    results = copy.deepcopy(classification.results)
+    for tuning, parts in (("lora", ("all", "without_head")), ("head", ("all", "head"))):
+        for part in parts:
+            row = copy.deepcopy(results["distances"][0]) | {"tuning": tuning, "part": part}
+            row["metrics"]["cka"]["value"] = {"all": 0.111, "without_head": 0.222}.get(part, 0.3)
+            results["distances"].append(row)
+    lines = printed(tables.summary(results)).splitlines()
+    (lora,) = (line for line in lines if "LoRA" in line)
+    (head,) = (line for line in lines if "head only (whole)" in line)
+    assert "0.222 [" in lora
+    assert "0.111 [" in head
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_training_says_what_it_cost_and_brought(classification):

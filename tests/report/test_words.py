@@ -50,3 +50,11 @@ def test_labels_come_as_indices_names_or_values(labels, label, name):
 def test_lists_read_as_prose():
     assert words.listed("abc") == "a, b and c"
     assert words.listed("a") == "a"
+
+
+def test_tunings_have_their_own_names_in_sums_too():
+    assert [words.tuning(t) for t in ("lora", "ia3", "bitfit", "random_subset")] == [
+        "LoRA", "IA3", "BitFit", "random subset",
+    ]  # fmt: skip
+    assert words.tuning("propulsion+bitfit") == "Propulsion + BitFit"
+    assert words.tuning("my_own") == "my own"
