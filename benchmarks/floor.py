@@ -44,18 +44,19 @@ def products(model: nn.Module, batch: Batch, outputs: int) -> Callable[[], None]
     tokens = _tokens(model, batch)
     rows = n * outputs
     half = rows // 2
+    device = next(model.parameters()).device
     work = []
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear):
             t, d_out, d_in = tokens[name], layer.out_features, layer.in_features
             step = max(1, min(d_out, (1 << 22) // (rows * d_in)))
-            work.append((torch.randn(n, t, d_in), t, d_out, d_in, step))
-    buffer = torch.empty(1 << 23)
-    kernel = torch.empty(half, rows)
+            work.append((torch.randn(n, t, d_in, device=device), t, d_out, d_in, step))
+    buffer = torch.empty(1 << 23, device=device)
+    kernel = torch.empty(half, rows, device=device)
 
     def run() -> None:
         for x, t, d_out, d_in, step in work:
-            d = torch.empty(n, outputs * step, t).fill_(0.5)
+            d = torch.full((n, outputs * step, t), 0.5, device=device)
             for _ in range(0, d_out, step):
                 block = buffer[: rows * step * d_in].view(n, outputs * step, d_in)
                 torch.bmm(d, x, out=block)

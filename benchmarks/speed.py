@@ -1,11 +1,13 @@
 """Speed of the full kernel against peers and against the floor, in one interleaved run.
 
-python -m benchmarks.speed [--examples 32] [--tokens 24] [--rounds 5] [--no-peers]
+python -m benchmarks.speed [--examples 32] [--tokens 24] [--rounds 5] [--no-peers] [--device cuda]
+On a GPU the lower precisions are timed too, each with its measured error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import click
 import torch
@@ -53,7 +55,7 @@ def jacobian_contraction(model: nn.Module, batch: dict[str, Tensor], at_once: in
         for name, j in found.items():
             rows[name].append(j.flatten(2).flatten(0, 1))
     size = sum(len(j) for j in next(iter(rows.values())))
-    kernel = torch.zeros(size, size)
+    kernel = torch.zeros(size, size, device=mask.device)
     for name in parameters:
         j = torch.cat(rows.pop(name))
         kernel += j @ j.T
@@ -69,16 +71,17 @@ def torchjd_gramian(model: nn.Module) -> Callable[[dict[str, Tensor]], Tensor]:
     def run(batch: dict[str, Tensor]) -> Tensor:
         ids, mask = batch["input_ids"], additive(batch["attention_mask"])
         # with the positions that a model makes for itself, (1, T), the engine raises
-        positions = torch.arange(ids.shape[1]).expand(ids.shape)
+        positions = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
         out = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
         return engine.compute_gramian(out).reshape(out.numel(), out.numel())
 
     return run
 
 
-def contenders(examples: int, tokens: int, peers: bool) -> tuple[Contenders, dict[str, Tensor]]:
+def contenders(
+    model: nn.Module, batch: dict[str, Tensor], peers: bool
+) -> tuple[Contenders, dict[str, Tensor]]:
     """Everything that is timed, and the peers' kernels, to check that all do the same."""
-    model, batch = minilm(), random_words(examples, tokens)
     timed: dict[str, Callable[[], object]] = {
         "passes": passes(model, batch),
         "products": products(model, batch, 2),
@@ -86,9 +89,12 @@ def contenders(examples: int, tokens: int, peers: bool) -> tuple[Contenders, dic
         "full": lambda: empirical_ntk(model, batch),
         "all tunings": lambda: empirical_ntk(model, batch, ALL),
     }
+    if batch["input_ids"].is_cuda:
+        for precision in ("tf32", "bf16"):
+            timed[f"full, {precision}"] = partial(empirical_ntk, model, batch, precision=precision)
     found: dict[str, Tensor] = {}
     if peers:
-        gramian = torchjd_gramian(minilm())
+        gramian = torchjd_gramian(minilm().to(batch["input_ids"].device))
 
         def contraction() -> None:
             found["torch.func vmap(jacrev)"] = jacobian_contraction(model, batch)
@@ -105,11 +111,14 @@ def contenders(examples: int, tokens: int, peers: bool) -> tuple[Contenders, dic
 @click.option("--tokens", default=24)
 @click.option("--rounds", default=5)
 @click.option("--peers/--no-peers", default=True)
-def main(examples: int, tokens: int, rounds: int, peers: bool) -> None:
+@click.option("--device", default="cpu")
+def main(examples: int, tokens: int, rounds: int, peers: bool, device: str) -> None:
     """Time the full kernel of MiniLM with two logits, all parameters."""
-    timed, found = contenders(examples, tokens, peers)
+    model = minilm().to(device)
+    batch = {name: t.to(device) for name, t in random_words(examples, tokens).items()}
+    timed, found = contenders(model, batch, peers)
     seconds = interleaved(timed, rounds)
-    ours = empirical_ntk(minilm(), random_words(examples, tokens))["full"].matrix
+    ours = empirical_ntk(model, batch)["full"].matrix
     floor = median(seconds["passes"]) + median(seconds["products"])
     full = median(seconds["full"])
     print(f"{where_and_when()}\nMiniLM, N = {examples}, T = {tokens}, O = 2, {rounds} rounds\n")
@@ -118,6 +127,9 @@ def main(examples: int, tokens: int, rounds: int, peers: bool) -> None:
     for name, values in seconds.items():
         own = median(values)
         print(f"| {name} | {spread(values)} | {own / full:.2f} | {own / floor:.2f} |")
+    for precision in ("tf32", "bf16") if device != "cpu" else ():
+        error = empirical_ntk(model, batch, precision=precision).precision_error
+        print(f"\n{precision}: measured error of the products {error:.1e}.")
     for name, kernel in found.items():
         error = float((kernel - ours).norm() / ours.norm())
         print(f"\n{name} agrees with `full` to {error:.1e} (relative Frobenius).")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from types import TracebackType
+from typing import Any
 
 import click
 from rich.console import Console
@@ -26,6 +28,29 @@ INTERRUPTED = 130  # as shells have it for Ctrl-C
 
 class Interrupted(Exception):  # noqa: N818 (no error: somebody wanted it)
     """Somebody stopped a command; says how to go on."""
+
+
+class Names(click.Option):
+    """An option that takes several names, separated by commas or by spaces."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> tuple[str, ...]:
+        """Return the names."""
+        return tuple(name for name in re.split(r"[,\s]+", value or "") if name)
+
+
+class Command(click.Command):
+    """A command whose `Names` options take all words up to the next option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join the words of each such option before click reads them."""
+        flags = {flag for p in self.params if isinstance(p, Names) for flag in p.opts}
+        joined: list[str] = []
+        for word in args:
+            if len(joined) > 1 and joined[-2] in flags and not word.startswith("-"):
+                joined[-1] += f",{word}"
+            else:
+                joined.append(word)
+        return super().parse_args(ctx, joined)
 
 
 def run_command(command: click.Command, arguments: list[str] | None = None) -> int:

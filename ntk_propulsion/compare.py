@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from ntk_propulsion.command_line import Interrupted, ProgressBar, run_command
+from ntk_propulsion.command_line import Command, Interrupted, Names, ProgressBar, run_command
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment import run_experiment
 from ntk_propulsion.materials import prepare
@@ -25,11 +25,7 @@ from ntk_propulsion.tasks import TASK_NAMES
 DEFAULT = Settings()
 
 
-def _names(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(name for name in re.split(r"[,\s]+", value or "") if name)
-
-
-@click.command(context_settings={"show_default": True, "max_content_width": 100})
+@click.command(cls=Command, context_settings={"show_default": True, "max_content_width": 100})
 @click.option("--model", default=DEFAULT.model, help="minilm, a Hugging Face folder, or a hub id.")
 @click.option(
     "--task",
@@ -42,15 +38,15 @@ def _names(context: click.Context, option: click.Parameter, value: str | None) -
 @click.option(
     "--positions",
     default=",".join(DEFAULT.positions),
-    callback=_names,
+    cls=Names,
     help="What Propulsion scales: all, encoder, embedding, query, key, value, attention_output, "
     "mlp, head, or module patterns.",
 )
 @click.option(
     "--tunings",
     default="",
-    callback=_names,
-    help="Kernels beside full and propulsion, e.g. lora,bitfit,random_subset.  [default: all that "
+    cls=Names,
+    help="Kernels beside full and propulsion, e.g. lora bitfit random_subset.  [default: all that "
     "the model has parameters for]",
     show_default=False,
 )

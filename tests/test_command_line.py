@@ -1,7 +1,7 @@
 import click
 import pytest
 
-from ntk_propulsion.command_line import Interrupted, ProgressBar, run_command
+from ntk_propulsion.command_line import Command, Interrupted, Names, ProgressBar, run_command
 from ntk_propulsion.errors import InputError
 
 
@@ -73,3 +73,26 @@ def test_progress_on_a_terminal_counts(capsys, monkeypatch):
     shown = capsys.readouterr().err
     assert "[one]" in shown
     assert "5/5" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ([], ("all",)),
+        (["--names", "a,b"], ("a", "b")),
+        (["--names", "a", "b", "--n", "3"], ("a", "b")),
+        (["--n", "3", "--names", "a, b", "c"], ("a", "b", "c")),
+        (["--names", ""], ()),
+    ],
+)
+def test_names_are_separated_by_commas_or_spaces(arguments, names):
+    seen = []
+
+    @click.command(cls=Command)
+    @click.option("--names", cls=Names, default="all")
+    @click.option("--n", default=1)
+    def command(names, n):
+        seen.append(names)
+
+    assert run_command(command, arguments) == 0
+    assert seen == [names]
