@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.files import write_atomically
+from ntk_propulsion.hashing import add_tensor
 from ntk_propulsion.kernels.plan import Plan
 
 FORMAT = "ntk_propulsion.kernels/1"
@@ -162,7 +163,10 @@ def data_fingerprint(batch: Any) -> str:
     leaves, tree = tree_flatten(dict(batch) if isinstance(batch, Mapping) else batch)
     digest = hashlib.sha256(str(tree).encode())
     for leaf in leaves:
-        _update(digest, leaf)
+        if isinstance(leaf, Tensor):
+            add_tensor(digest, leaf)
+        else:
+            digest.update(repr(leaf).encode())
     return digest.hexdigest()[:32]
 
 
@@ -171,17 +175,8 @@ def model_fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
-        _update(digest, tensor)
+        add_tensor(digest, tensor)
     return digest.hexdigest()[:32]
-
-
-def _update(digest: Any, leaf: Any) -> None:
-    if isinstance(leaf, Tensor):
-        digest.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
-        flat = leaf.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data)
-    else:
-        digest.update(repr(leaf).encode())
 
 
 def save_kernels(kernels: Mapping[str, Kernel] | Iterable[Kernel], path: Path | str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.files import write_atomically
+from ntk_propulsion.hashing import add_tensor
 from ntk_propulsion.propulsion.config import PropulsionConfig
 from ntk_propulsion.propulsion.wrap import (
     is_wrapped,
@@ -98,9 +99,8 @@ def fingerprint(model: nn.Module) -> str:
         if id(parameter) in seen:
             continue
         seen.add(id(parameter))
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
-        values = parameter.detach().cpu().contiguous().reshape(-1)
-        digest.update(values.view(torch.uint8).numpy().tobytes())
+        digest.update(name.encode())
+        add_tensor(digest, parameter)
     return digest.hexdigest()
 
 
