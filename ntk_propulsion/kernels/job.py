@@ -85,6 +85,7 @@ class Job:
         certify: bool,
         strict: bool,
         product: Product,
+        budget: int,
     ) -> None:
         self.model, self.bindings, self.sides = model, bindings, sides
         self.per_module, self.strict, self.product = per_module, strict, product
@@ -117,12 +118,12 @@ class Job:
             if opaque:
                 raise _opaque(opaque.pop())
         self.workspace = Workspace()
+        self.plan = self._plan(budget)
 
     # -- the rounds
 
-    def run(self, budget: int, progress: Progress | None) -> None:
+    def run(self, progress: Progress | None) -> None:
         """Do every round, then what only autograd can do."""
-        self.plan = self._plan(budget)
         keys = [{site.key for site in side.survey.sites} for side in self.sides]
         for i, group in enumerate(self.plan.groups):
             if progress is not None:
@@ -133,7 +134,7 @@ class Job:
                 return_free_memory()
         self._judge_unused()
         if self.fallback:
-            self._fall_back(budget)
+            self._fall_back(self.plan.budget)
         if progress is not None:
             progress(len(self.plan.groups), len(self.plan.groups))
 

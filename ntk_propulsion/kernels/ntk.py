@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from ntk_propulsion.kernels.batch import Batch, batch_size, move
 from ntk_propulsion.kernels.job import Job, Progress, Side
 from ntk_propulsion.kernels.kernel import Kernels, data_fingerprint
 from ntk_propulsion.kernels.outputs import BatchOutputs, OutputFunction, resolve_outputs
-from ntk_propulsion.kernels.plan import parse_memory
+from ntk_propulsion.kernels.plan import Plan, parse_memory
 from ntk_propulsion.kernels.prepared import compute_dtype, prepared
 from ntk_propulsion.kernels.product import Product
 from ntk_propulsion.kernels.tuning import Binding, Tuning
@@ -73,13 +74,57 @@ def empirical_ntk(
         InputError: Bad batch, outputs or tuning; a model that mixes examples; too little memory.
         CertificateError: Under ``strict``, a parameter has no certified closed form.
     """
+    multiply = Product(product, precision, seed)
+    how = (multiply, certificate, strict, seed)
+    with _job(model, batch, tunings, outputs, other, per_module, dtype, memory, *how) as job:
+        job.run(progress)
+    return job.result(model, [data_fingerprint(b) for b in _pair(batch, other)])
+
+
+def plan_ntk(
+    model: nn.Module,
+    batch: Batch,
+    tunings: Iterable[str | Tuning] = ("full",),
+    outputs: str | OutputFunction = "logits",
+    *,
+    other: Batch | None = None,
+    per_module: bool = False,
+    dtype: torch.dtype | None = None,
+    memory: str | int | None = None,
+) -> Plan:
+    """Return how :func:`empirical_ntk` would do the same: print it before a long run.
+
+    Costs two forward passes, of one and of two examples.
+
+    Raises:
+        InputError: As :func:`empirical_ntk`, too little memory among others.
+    """
+    with _job(model, batch, tunings, outputs, other, per_module, dtype, memory) as job:
+        return job.plan
+
+
+@contextmanager
+def _job(
+    model: nn.Module,
+    batch: Batch,
+    tunings: Iterable[str | Tuning],
+    outputs: str | OutputFunction,
+    other: Batch | None,
+    per_module: bool,
+    dtype: torch.dtype | None,
+    memory: str | int | None,
+    product: Product | None = None,
+    certificate: bool = True,
+    strict: bool = False,
+    seed: int = 0,
+) -> Iterator[Job]:
+    """Check all arguments, prepare the model, survey and plan."""
     resolved = [resolve_tuning(tuning) for tuning in tunings]
     names = [tuning.name for tuning in resolved]
     if not names or len(set(names)) < len(names):
         raise InputError(f"tunings need distinct names, and these are {names}: set name=...")
     bindings = {tuning.name: tuning.bind(model) for tuning in resolved}
     function = resolve_outputs(outputs)
-    multiply = Product(product, precision, seed)
     if other is not None:
         batch_size(other)
         if isinstance(function, BatchOutputs) and function.of_one_batch:
@@ -91,9 +136,9 @@ def empirical_ntk(
     with prepared(model, work, _trained(model, bindings)) as ready:
         device = next(ready.parameters()).device
         sides = [Side.of(ready, move(b, device, work), function) for b in _pair(batch, other)]
-        job = Job(ready, bindings, sides, per_module, seed, certificate, strict, multiply)
-        job.run(parse_memory(memory, device), progress)
-    return job.result(model, [data_fingerprint(b) for b in _pair(batch, other)])
+        budget = parse_memory(memory, device)
+        multiply = product or Product()
+        yield Job(ready, bindings, sides, per_module, seed, certificate, strict, multiply, budget)
 
 
 def _pair(batch: Batch, other: Batch | None) -> list[Batch]:

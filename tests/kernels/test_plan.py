@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import batch_size
-from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels.ntk import empirical_ntk, plan_ntk
 from ntk_propulsion.kernels.plan import cluster_sites, parse_memory
 from ntk_propulsion.kernels.survey import Survey, survey
 from tests.architectures import ALL, build
@@ -53,6 +53,15 @@ def test_sites_that_share_a_parameter_or_a_layer_stay_together(name: str) -> Non
                     assert homes.setdefault(mark, i) == i
 
 
+@pytest.mark.parametrize("memory", ["90MiB", "1GiB"])
+def test_the_plan_is_known_before_the_run(memory: str) -> None:
+    model, batch = build("bert"), ALL["bert"].batch(16)
+    planned = plan_ntk(model, batch, ["full", "propulsion"], memory=memory)
+    assert planned == empirical_ntk(model, batch, ["full", "propulsion"], memory=memory).plan
+    with pytest.raises(InputError, match="too small"):
+        plan_ntk(model, batch, memory="1KiB")
+
+
 @given(st.floats(0.3, 4.0))
 def test_a_smaller_budget_never_plans_a_larger_peak(share: float) -> None:
     model, batch = build("bert"), ALL["bert"].batch(16)
@@ -71,7 +80,7 @@ def test_the_process_keeps_to_its_budget() -> None:
 from pathlib import Path
 from benchmarks.memory import resident
 from benchmarks.models import bert, random_words
-from ntk_propulsion import empirical_ntk
+from ntk_propulsion import empirical_ntk, plan_ntk
 model, batch = bert(2), random_words(32, 64)
 empirical_ntk(model, random_words(2, 4), ["full", "propulsion"])
 before = resident("VmRSS")
