@@ -95,10 +95,9 @@ class Job:
         for tuning, binding in bindings.items():
             for feature in binding.features:
                 self.features.setdefault(feature.module, []).append((tuning, feature))
+        trained = {tuning: set(binding.parameters) for tuning, binding in bindings.items()}
         self.members = {
-            name: frozenset(
-                t for t, binding in bindings.items() for p in binding.parameters if p == name
-            )
+            name: frozenset(tuning for tuning, names in trained.items() if name in names)
             for name in self.parameters
         }
         outputs = {side.survey.outputs for side in sides}
