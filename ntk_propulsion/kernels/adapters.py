@@ -12,6 +12,7 @@ from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.kernels.jacobian import LinearBlock, example_major
 from ntk_propulsion.kernels.tuning import Binding, Feature, LayerUse, Tuning, named_parameters
 from ntk_propulsion.propulsion.layers import check_degree, output_size
+from ntk_propulsion.propulsion.pooling import check_pooling, shares
 from ntk_propulsion.propulsion.wrap import scalings
 from ntk_propulsion.roles import is_mlp_output, module_roles, select
 
@@ -23,16 +24,32 @@ class Propulsion(Tuning):
     """Scaling z**degree of the layers' outputs, at z = 1 (arXiv 2409.10927).
 
     J_z[no] = k z**(k-1) sum_t D_no[t] * Y_n[t] with Y the output before the scaling and D its
-    cotangent after. On a model that is wrapped already the kernel is that of its scaling vectors
-    as they stand, and ``degree`` and ``positions`` are the model's own.
+    cotangent after. With p vectors per layer p * d_out numbers train, and by the chain rule the
+    block of vector i is J_z times the derivative of the pool by it: the kernel is K/p for average,
+    l2 and ties shared evenly, and K itself where the first of the tied vectors takes the gradient
+    of max or min, K the kernel of one vector.
+
+    On a model that is wrapped already the kernel is that of its scaling vectors as they stand, and
+    all settings are the model's own.
+
+    Attributes:
+        degree: The power k.
+        positions: The scaled layers.
+        vectors: p, as `PropulsionConfig` takes it, like ``pooling`` and ``ties``.
+        pooling: How p vectors become one.
+        ties: Which of equal vectors train under max and min; at z = 1 all are equal.
     """
 
     degree: int = 15
     positions: str | tuple[str, ...] = "all"
+    vectors: int = 1
+    pooling: str = "average"
+    ties: str = "first"
     name: str = "propulsion"
 
     def __post_init__(self) -> None:
         check_degree(self.degree)
+        check_pooling(self.vectors, self.pooling, self.ties)
 
     def bind(self, model: nn.Module) -> Binding:
         """Bind to the layers at the positions, or to the scaling vectors that exist."""
@@ -40,15 +57,20 @@ class Propulsion(Tuning):
         if wrapped:
             return named_parameters(model, lambda name, p: id(p) in wrapped, self.name)
         modules = dict(model.named_modules())
+        sizes = {name: output_size(modules[name]) for name in select(model, self.positions)}
         return Binding(
             features=tuple(
-                Feature(name, output_size(modules[name]), self._rows, needs_output=True)
-                for name in select(model, self.positions)
+                Feature(name, self.vectors * size, self._rows, needs_output=True)
+                for name, size in sizes.items()
             )
         )
 
     def _rows(self, use: LayerUse) -> Tensor:
-        return output_scaling(use, self.degree)
+        rows = output_scaling(use, self.degree)
+        if self.vectors == 1:
+            return rows
+        parts = shares(self.vectors, self.pooling, self.ties).to(rows)
+        return torch.kron(parts[None], rows)
 
 
 def output_scaling(use: LayerUse, degree: int) -> Tensor:

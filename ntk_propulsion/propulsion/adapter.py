@@ -33,8 +33,8 @@ VERSION = "1"
 def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the scaling vectors and the trained biases and head of a wrapped model.
 
-    The file's metadata hold format, version, configuration (degree, positions, initialisation ...)
-    and a fingerprint of the frozen parameters. It appears whole or not at all.
+    The file's metadata hold format, version, configuration (degree, positions, vectors ...) and
+    a fingerprint of the frozen parameters. It appears whole or not at all.
 
     Raises:
         InputError: The model is not wrapped.

@@ -1,4 +1,4 @@
-"""What a Propulsion is made of: degree, positions, initialisation, and what trains beside z."""
+"""What a Propulsion is made of: degree, positions, vectors, start, and what trains beside z."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from torch import Tensor
 
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.propulsion.layers import check_degree
+from ntk_propulsion.propulsion.pooling import check_pooling
 
 SCHEMES = ("constant", "normal", "uniform")
 BIASES = ("none", "scaled", "all")
+POOLED = {"vectors": 1, "pooling": "average", "ties": "first"}
+"""The settings of several vectors, at their defaults."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,14 @@ class PropulsionConfig:
         biases: Which biases train beside z: ``"none"``, those of the ``"scaled"`` layers, or
             ``"all"`` of Linear and Conv1D layers (the public code's default).
         train_head: Whether the weights and biases of the head's layers train too.
+        vectors: How many scaling vectors p each layer has. One is a z of shape (d_out,); several
+            are a z of shape (p, d_out), and the gain is their pool to the power of the degree.
+        pooling: How several become one: ``"average"``, ``"max"``, ``"min"`` or ``"l2"``. The last
+            is the root mean square over the vectors, so that z = 1 leaves the model unchanged; a
+            plain L2 norm would start at gains of sqrt(p)**degree.
+        ties: Which vectors train where several are the maximum or minimum, as all are at z = 1:
+            ``"first"``, only the first of them, until another overtakes it, or ``"even"``, all,
+            with the gradient shared evenly.
     """
 
     degree: int = 15
@@ -80,6 +91,9 @@ class PropulsionConfig:
     initialisation: float | Initialisation = 1.0
     biases: str = "none"
     train_head: bool = False
+    vectors: int = 1
+    pooling: str = "average"
+    ties: str = "first"
 
     def __post_init__(self) -> None:
         positions = (self.positions,) if isinstance(self.positions, str) else tuple(self.positions)
@@ -87,20 +101,33 @@ class PropulsionConfig:
             raise InputError(f"positions {self.positions!r}: give at least one name or pattern")
         if self.biases not in BIASES:
             raise unknown("choice of biases", str(self.biases), BIASES)
+        check_pooling(self.vectors, self.pooling, self.ties)
         if not isinstance(self.initialisation, Initialisation):
             object.__setattr__(self, "initialisation", _constant(self.initialisation).centre)
         object.__setattr__(self, "positions", positions)
         object.__setattr__(self, "degree", check_degree(self.degree))
 
     def initial(self, name: str, size: int) -> Tensor:
-        """Return the first values of the scaling vector of layer `name`: float64, shape (size,)."""
+        """Return the first values of the scaling vectors of layer `name`, in float64.
+
+        The shape is (size,) for one vector and (p, size) for p. Of drawn vectors each has its own
+        draw; the first is the one that a single vector starts at.
+        """
         scheme = self.initialisation
         scheme = scheme if isinstance(scheme, Initialisation) else _constant(scheme)
-        return scheme.draw(name, size)
+        rows = [scheme.draw(f"{name} {i}" if i else name, size) for i in range(self.vectors)]
+        return torch.stack(rows) if self.vectors > 1 else rows[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values that JSON can hold."""
-        return dataclasses.asdict(self) | {"positions": list(self.positions)}
+        """Return the settings as plain values that JSON can hold.
+
+        One vector, of which nothing is pooled, is written without `POOLED`: so were the adapters
+        from before there was pooling, and their readers refuse settings that they do not know.
+        """
+        settings = dataclasses.asdict(self) | {"positions": list(self.positions)}
+        if all(settings[name] == default for name, default in POOLED.items()):
+            return {name: value for name, value in settings.items() if name not in POOLED}
+        return settings
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> PropulsionConfig:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.propulsion.pooling import check_pooling, pool
 
 
 def check_degree(degree: float) -> int:
@@ -41,26 +42,40 @@ class Scaling(nn.Module):
     """Scales each output dimension by its trained gain, z**degree (the paper's V' = V * z**k).
 
     Attributes:
-        z: The trained vector, shape (d_out,).
+        z: The trained vector, shape (d_out,), or p vectors to be pooled, shape (p, d_out).
         degree: The power k, a whole number of at least 1, so that z may have any sign.
+        pooling: How several vectors become one, as `ntk_propulsion.propulsion.pooling.pool` says.
+        ties: Which of several equal vectors train under ``"max"`` and ``"min"``.
     """
 
-    def __init__(self, z: Tensor, degree: float) -> None:
+    def __init__(
+        self, z: Tensor, degree: float, pooling: str = "average", ties: str = "first"
+    ) -> None:
         super().__init__()
+        check_pooling(len(z) if z.ndim == 2 else 1, pooling, ties)
         self.degree = check_degree(degree)
+        self.pooling = pooling
+        self.ties = ties
         self.z = nn.Parameter(z)
 
+    def pooled(self) -> Tensor:
+        """Return the one vector that scales, shape (d_out,): z itself, or several z pooled."""
+        return pool(self.z, self.pooling, self.ties)
+
     def gain(self) -> Tensor:
-        """Return z**degree, shape (d_out,)."""
-        return self.z**self.degree
+        """Return the gains, shape (d_out,): the pooled z to the power of the degree."""
+        return self.pooled() ** self.degree
 
     def forward(self, output: Tensor) -> Tensor:
-        """Return ``output * z**degree``, shape (..., d_out), in the dtype of `output`."""
+        """Return ``output * gain``, shape (..., d_out), in the dtype of `output`."""
         return output * self.gain().to(output.dtype)
 
     def extra_repr(self) -> str:
-        """Return size and degree, for print(model)."""
-        return f"{self.z.numel()}, degree={self.degree}"
+        """Return size, degree and pooling, for print(model)."""
+        described = f"{self.z.shape[-1]}, degree={self.degree}"
+        if self.z.ndim == 1:
+            return described
+        return f"{described}, vectors={len(self.z)}, pooling={self.pooling}"
 
 
 class PropulsionLayer(nn.Module):
@@ -108,7 +123,7 @@ def _nothing(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
 
 
 def initial_z(layer: nn.Module, values: Tensor) -> Tensor:
-    """Return `values` (d_out,) where the layer is, in its precision but at least in float32.
+    """Return `values` where the layer is, in its precision but at least in float32.
 
     In bfloat16 the neighbours of 1 are 0.004 and 0.008 away, too coarse for a gain near 1.
     """

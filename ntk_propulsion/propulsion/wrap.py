@@ -82,7 +82,8 @@ def wrap(model: nn.Module, config: PropulsionConfig | None = None) -> nn.Module:
     for name in targets:
         base = modules[name]
         z = initial_z(base, config.initial(name, output_size(base)))
-        wrappers[id(base)] = PropulsionLayer(base, Scaling(z, config.degree))
+        scaling = Scaling(z, config.degree, config.pooling, config.ties)
+        wrappers[id(base)] = PropulsionLayer(base, scaling)
     _replace(model, wrappers)
     _rename_ties(model, _wrapped_name)
     setattr(model, _RECORD, record)
@@ -161,7 +162,8 @@ def count_parameters(model: nn.Module, config: PropulsionConfig | None = None) -
     modules = dict(model.named_modules())
     counts: dict[str, int] = {}
     for name, role in targets.items():
-        counts[role] = counts.get(role, 0) + output_size(modules[name])
+        entries = config.vectors * output_size(modules[name])
+        counts[role] = counts.get(role, 0) + entries
     trained = _trained(model, config, targets)
     sizes = {name: parameter.numel() for name, parameter in trained.items()}
     biases = (

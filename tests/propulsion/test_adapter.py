@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -17,6 +18,7 @@ from ntk_propulsion.propulsion import (
 from ntk_propulsion.propulsion.wrap import plain_parameters, wrapping
 
 CONFIG = PropulsionConfig(7, ("encoder", "head"), 1.0, "scaled", train_head=True)
+POOLED = PropulsionConfig(7, ("encoder", "head"), vectors=3, pooling="max", ties="even")
 
 
 def trained(model, randomise, config=CONFIG):
@@ -45,7 +47,7 @@ def rewrite(path, change_tensors=None, **metadata):
 
 
 @pytest.mark.parametrize("name", ["bert", "albert", "gpt2-lm", "t5"])
-@pytest.mark.parametrize("config", [PropulsionConfig(), CONFIG])
+@pytest.mark.parametrize("config", [PropulsionConfig(), CONFIG, POOLED])
 def test_an_adapter_brings_the_trained_model_back(name, config, build, randomise, logits, tmp_path):
     model = trained(build(name), randomise, config)
     save_adapter(model, tmp_path / "a.safetensors")
@@ -66,6 +68,39 @@ def test_an_adapter_is_small_and_describes_itself(path):
     assert settings["positions"] == ["encoder", "head"]
     assert metadata["version"] == "1"
     assert len(metadata["base"]) == 64
+
+
+def test_an_adapter_of_several_vectors_holds_and_names_them(tmp_path, bert, randomise):
+    save_adapter(trained(bert, randomise, POOLED), tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        z = file.get_tensor("bert.encoder.layer.0.intermediate.dense.z")
+        settings = json.loads(file.metadata()["config"])
+    assert torch.equal(z, scalings(bert)["bert.encoder.layer.0.intermediate.dense"].z)
+    assert z.shape == (3, 32)
+    assert (settings["vectors"], settings["pooling"], settings["ties"]) == (3, "max", "even")
+
+
+def test_an_adapter_of_one_vector_is_laid_out_as_before_there_was_pooling(path):
+    with safe_open(path, "pt") as file:
+        settings, metadata = json.loads(file.metadata()["config"]), file.metadata()
+    tensors = safetensors.torch.load_file(path)
+    assert {value.ndim for name, value in tensors.items() if name.endswith(".z")} == {1}
+    assert metadata.keys() == {"format", "version", "config", "base", "base_class"}
+    assert settings == {
+        "degree": 7,
+        "positions": ["encoder", "head"],
+        "initialisation": 1.0,
+        "biases": "scaled",
+        "train_head": True,
+    }
+
+
+@pytest.mark.parametrize("other", [{"vectors": 2}, {"pooling": "min"}, {"ties": "first"}])
+def test_an_adapter_of_another_pooling_is_refused(tmp_path, build, randomise, other):
+    save_adapter(trained(build("bert"), randomise, POOLED), tmp_path / "a.safetensors")
+    model = wrap(build("bert"), dataclasses.replace(POOLED, **other))
+    with pytest.raises(InputError, match="other settings"):
+        load_adapter(model, tmp_path / "a.safetensors")
 
 
 def test_an_adapter_loads_into_a_model_wrapped_alike(path, bert):

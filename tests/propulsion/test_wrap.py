@@ -66,11 +66,22 @@ def test_counts_name_roles_biases_and_head():
     assert count.total == 86_018 + 83_714 + count.head
 
 
+def test_several_vectors_count_each():
+    model = roberta("base")
+    one = count_parameters(model, PropulsionConfig(train_head=True))
+    four = count_parameters(model, PropulsionConfig(train_head=True, vectors=4))
+    assert four.scalings == {role: 4 * entries for role, entries in one.scalings.items()}
+    assert four.head == one.head
+
+
 @pytest.mark.parametrize("biases", ["none", "scaled", "all"])
 @pytest.mark.parametrize("train_head", [False, True])
 @pytest.mark.parametrize("positions", ["all", ("query", "*.layer.0.output.dense")])
-def test_what_is_counted_is_what_trains(bert, biases, train_head, positions):
-    config = PropulsionConfig(positions=positions, biases=biases, train_head=train_head)
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_what_is_counted_is_what_trains(bert, biases, train_head, positions, vectors):
+    config = PropulsionConfig(
+        positions=positions, biases=biases, train_head=train_head, vectors=vectors
+    )
     count = count_parameters(bert, config)
     wrap(bert, config)
     assert sum(p.numel() for p in bert.parameters() if p.requires_grad) == count.total
@@ -99,6 +110,13 @@ def test_initial_values_come_from_the_configuration(bert):
     for name, scaling in scalings(bert).items():
         assert torch.equal(scaling.z.detach(), scheme.draw(name, 16))
         assert scaling.degree == 3
+
+
+def test_one_vector_is_a_vector_and_several_are_a_matrix(bert):
+    wrap(bert, PropulsionConfig(positions=("query",)))
+    assert {tuple(scaling.z.shape) for scaling in scalings(bert).values()} == {(16,)}
+    wrap(unwrap(bert), PropulsionConfig(positions=("query",), vectors=3, pooling="max"))
+    assert {tuple(scaling.z.shape) for scaling in scalings(bert).values()} == {(3, 16)}
 
 
 def test_unwrapping_brings_the_model_back(model, logits, randomise):
