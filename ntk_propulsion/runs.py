@@ -32,16 +32,20 @@ OWN = (
 class Run:
     """An output folder of one run.
 
-    ``run.json`` holds its settings, ``steps/`` what is done, ``report.json`` appears last.
+    ``run.json`` holds its settings, ``steps/`` what is done, the final file appears last.
 
     Attributes:
         folder: Where everything goes.
         settings: What the results depend on, as JSON holds it.
+        final: Name of the file whose presence says that everything is done.
+        own: Patterns of the files that a run writes, in the order of their removal.
         seconds: How long each finished step took.
     """
 
     folder: Path
     settings: dict[str, Any]
+    final: str = FINAL
+    own: tuple[str, ...] = OWN
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -49,8 +53,8 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the report is there, and so everything."""
-        return (self.folder / FINAL).is_file()
+        """Whether the final file is there, and so everything."""
+        return (self.folder / self.final).is_file()
 
     def check(self, *, overwrite: bool, resume: bool) -> None:
         """Refuse a folder that this run may not use; nothing is touched.
@@ -127,9 +131,9 @@ class Run:
             InputError: It is missing or damaged.
         """
         try:
-            return json.loads((self.folder / FINAL).read_text())
+            return json.loads((self.folder / self.final).read_text())
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.folder / FINAL} is damaged: use --overwrite") from error
+            raise InputError(f"{self.folder / self.final} is damaged: use --overwrite") from error
 
     def clean(self) -> None:
         """Remove the finished steps of a complete run: the report holds what they gave."""
@@ -174,7 +178,7 @@ class Run:
             raise InputError(f"cannot resume {self.folder} with other settings: {changes}")
 
     def _remove(self) -> None:
-        for pattern in OWN:
+        for pattern in self.own:
             for path in self.folder.glob(pattern):
                 path.unlink()
         shutil.rmtree(self.folder / STEPS, ignore_errors=True)

@@ -1,0 +1,246 @@
+"""What every study is: settings, cells of work that can be resumed, and three kinds of result.
+
+A study writes ``table.csv`` (tidy: one measurement a row), its figures (PNG and SVG) and, last,
+``verdict.json``: verdicts by the rules of `analysis.rules`, checks of what must hold exactly, the
+settings and the command that made them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import click
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from analysis.options import Settings, options_of
+from analysis.rules import Verdict
+from ntk_propulsion.command_line import Command, Interrupted, ProgressBar, run_command
+from ntk_propulsion.environment import environment
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.experiment import Progress
+from ntk_propulsion.files import write_atomically
+from ntk_propulsion.report import style
+from ntk_propulsion.report.writer import strict_json
+from ntk_propulsion.runs import Run
+
+Row = dict[str, Any]
+S = TypeVar("S", bound=Settings)
+FINAL, TABLE = "verdict.json", "table.csv"
+OWN = (FINAL, TABLE, "steps/*.json", "*.png", "*.svg")
+FAILED_CHECK = 1
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that must hold whatever the claims are worth: an identity, a proven bound.
+
+    Attributes:
+        name: What must hold.
+        passed: Whether it does.
+        measured: By what numbers.
+    """
+
+    name: str
+    passed: bool
+    measured: str
+
+
+@dataclass
+class Work:
+    """The cells of a study: each is done once, kept, and taken up again by ``--resume``."""
+
+    run: Run
+    progress: Progress
+    cells: int = 0
+
+    def cell(self, name: str, work: Callable[[], list[Row]]) -> list[Row]:
+        """Return the rows that a cell of the study gives, doing it only if it is not done."""
+        self.progress.advance(self.cells)
+        self.cells += 1
+        return self.run.step(name, lambda: {"rows": work()})["rows"]
+
+
+@dataclass(frozen=True)
+class Study(Generic[S]):
+    """A study of one question.
+
+    Attributes:
+        name: Of its module.
+        question: What it asks, in a sentence.
+        settings: The dataclass of its settings, with the full study's values as defaults.
+        quick: Settings of ``--quick``, by name.
+        measure: Does the work and returns the table.
+        judge: Returns the verdicts on the table.
+        draw: Returns the figures, by file name.
+        check: Returns what must hold.
+    """
+
+    name: str
+    question: str
+    settings: type[S]
+    quick: Mapping[str, Any]
+    measure: Callable[[S, Work], list[Row]]
+    judge: Callable[[Sequence[Row], S], list[Verdict]]
+    draw: Callable[[Sequence[Row], S], Mapping[str, Figure]]
+    check: Callable[[Sequence[Row], S], list[Check]] = field(default=lambda rows, settings: [])
+
+    def choose(self, quick: bool, **given: Any) -> S:
+        """Return the settings: defaults, under those of ``--quick``, under what was given."""
+        chosen = dict(self.quick) if quick else {}
+        chosen |= {name: value for name, value in given.items() if value is not None}
+        return replace(self.settings(), **chosen)
+
+    def run(
+        self, settings: S, run: Run, command: str, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Do, or finish, the study in its folder, which must have begun; return its outcome."""
+        told = progress or Progress()
+        told.begin(self.name)
+        began = time.perf_counter()
+        rows = self.measure(settings, Work(run, told))
+        outcome = {
+            "study": self.name,
+            "question": self.question,
+            "command": command,
+            "settings": asdict(settings),
+            "verdicts": [asdict(verdict) for verdict in self.judge(rows, settings)],
+            "checks": [asdict(check) for check in self.check(rows, settings)],
+            "environment": environment(dict(run.seconds)),
+            "seconds_of_this_process": round(time.perf_counter() - began, 1),
+        }
+        files = {run.folder / TABLE: table_csv(rows).encode()}
+        for name, figure in self.draw(rows, settings).items():
+            for kind in ("png", "svg"):
+                files[run.folder / f"{name}.{kind}"] = style.render(figure, kind)
+        files[run.folder / FINAL] = strict_json(outcome).encode()  # last: now it is complete
+        for path, data in files.items():
+            write_atomically(path, data)
+        run.clean()
+        return outcome
+
+
+def study_run(study: Study[Any], settings: Settings, folder: Path) -> Run:
+    """Return the run of a study in a folder."""
+    return Run(folder, {"study": study.name, **asdict(settings)}, final=FINAL, own=OWN)
+
+
+def table_csv(rows: Iterable[Row]) -> str:
+    """Return rows as CSV, a column for every key that any of them has, in order of appearance."""
+    rows = list(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _short(v) for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _short(value: Any) -> Any:
+    """Six digits are more than any of these measurements has."""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def main(study: Study[Any], arguments: list[str] | None = None) -> int:
+    """Run a study from the command line and return the exit status: 1 where a check fails."""
+
+    def call(
+        quick: bool, out: str | None, overwrite: bool, resume: bool, **given: Any
+    ) -> int | None:
+        settings = study.choose(quick, **given)
+        folder = (
+            Path(out) if out else Path("runs") / ("quick" if quick else "analysis") / study.name
+        )
+        outcome = execute(study, settings, folder, overwrite=overwrite, resume=resume)
+        show(outcome, folder)
+        return FAILED_CHECK if failed(outcome) else 0
+
+    params: list[click.Parameter] = [
+        click.Option(["--quick"], is_flag=True, help="A small setting, done in under 2 minutes."),
+        *options_of(study.settings, study.quick),
+        click.Option(["--out"], help="Folder of the results.  [default: runs/analysis/NAME]"),
+        click.Option(["--overwrite"], is_flag=True, help="Remove an earlier run in --out."),
+        click.Option(["--resume"], is_flag=True, help="Finish an interrupted run in --out."),
+    ]
+    command = Command(
+        study.name,
+        callback=call,
+        params=params,
+        help=study.question,
+        context_settings={"max_content_width": 100},
+    )
+    return run_command(command, arguments)
+
+
+def execute(
+    study: Study[Any],
+    settings: Settings,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run a study in a folder under the rules of `ntk_propulsion.runs`; return its outcome."""
+    run = study_run(study, settings, folder)
+    run.check(overwrite=overwrite, resume=resume)
+    if resume and run.complete:
+        return run.report()
+    run.begin(overwrite=overwrite)
+    try:
+        if progress is not None:
+            return study.run(settings, run, _command(study, settings), progress)
+        with ProgressBar() as bar:
+            return study.run(settings, run, _command(study, settings), bar)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(
+            f"the same command with --resume --out {run.folder} finishes it"
+        ) from stop
+
+
+def failed(outcome: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the checks that failed."""
+    return [check for check in outcome["checks"] if not check["passed"]]
+
+
+def show(outcome: Mapping[str, Any], folder: Path) -> None:
+    """Print verdicts and checks."""
+    console = Console(highlight=False)
+    table = Table("claim", "verdict", "measured", title=outcome["question"], title_justify="left")
+    for verdict in outcome["verdicts"]:
+        table.add_row(verdict["id"], verdict["verdict"], verdict["measured"])
+    console.print(table)
+    for check in failed(outcome):
+        print(f"check failed: {check['name']}: {check['measured']}", file=sys.stderr)
+    console.print(f"[bold]{folder}[/bold]", soft_wrap=True)
+
+
+def _command(study: Study[Any], settings: Settings) -> str:
+    """Return the command that makes these results; a data folder's own path is nobody's concern."""
+    words = ["python", "-m", f"analysis.{study.name}"]
+    default = asdict(study.settings())
+    for name, value in asdict(settings).items():
+        if value != default[name]:
+            shown = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+            words += [f"--{name.replace('_', '-')}", "GLUE" if name == "data" else shown]
+    return shlex.join(words)
+
+
+def seeds(settings: Settings) -> range:
+    """Return the seeds of a study.
+
+    Raises:
+        InputError: There are none.
+    """
+    if settings.seeds < 1:
+        raise InputError(f"--seeds {settings.seeds}: give 1 or more")
+    return range(settings.seeds)
