@@ -34,29 +34,47 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Side:
-    """The rows' or the columns' examples.
+    """The rows or the columns: examples, and the model at whose parameters the Jacobian is taken.
 
     Attributes:
+        model: Ready.
         batch: On the model's device.
         n: Examples.
         outputs: From the model's output to (n, O).
-        names: Trained parameters' names by ``id``.
+        parameters: Those that need a gradient, by name.
+        names: Their names by ``id``.
+        features: By layer: those of each tuning, with the tuning's name.
         survey: Of the model on this batch.
     """
 
+    model: nn.Module
     batch: Batch
     n: int
     outputs: OutputFunction
+    parameters: dict[str, nn.Parameter]
     names: dict[int, str]
+    features: dict[str, list[tuple[str, Feature]]]
     survey: Survey
 
     @classmethod
-    def of(cls, model: nn.Module, batch: Batch, function: OutputFunction) -> Side:
-        """Survey the model on a batch."""
+    def of(
+        cls,
+        model: nn.Module,
+        bindings: dict[str, Binding],
+        batch: Batch,
+        function: OutputFunction,
+    ) -> Side:
+        """Survey the model on a batch; ``bindings`` are the tunings' on this model."""
         n = batch_size(batch)
         batch = targeted(function, batch)
-        names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
-        return cls(batch, n, function, names, survey(model, batch, n, function, names))
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        names = {id(p): name for name, p in parameters.items()}
+        features: dict[str, list[tuple[str, Feature]]] = {}
+        for tuning, binding in bindings.items():
+            for feature in binding.features:
+                features.setdefault(feature.module, []).append((tuning, feature))
+        found = survey(model, batch, n, function, names)
+        return cls(model, batch, n, function, parameters, names, features, found)
 
 
 @dataclass
@@ -77,7 +95,6 @@ class Job:
 
     def __init__(
         self,
-        model: nn.Module,
         bindings: dict[str, Binding],
         sides: list[Side],
         per_module: bool,
@@ -87,14 +104,11 @@ class Job:
         product: Product,
         budget: int,
     ) -> None:
-        self.model, self.bindings, self.sides = model, bindings, sides
+        self.bindings, self.sides = bindings, sides
         self.per_module, self.strict, self.product = per_module, strict, product
-        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        rows = sides[0]  # the columns' model has the same names, shapes and layers
+        self.model, self.parameters, self.features = rows.model, rows.parameters, rows.features
         self.shapes = {name: p.shape for name, p in self.parameters.items()}
-        self.features: dict[str, list[tuple[str, Feature]]] = {}
-        for tuning, binding in bindings.items():
-            for feature in binding.features:
-                self.features.setdefault(feature.module, []).append((tuning, feature))
         trained = {tuning: set(binding.parameters) for tuning, binding in bindings.items()}
         self.members = {
             name: frozenset(tuning for tuning, names in trained.items() if name in names)
@@ -102,11 +116,11 @@ class Job:
         }
         outputs = {side.survey.outputs for side in sides}
         if len(outputs) > 1:
-            raise InputError(f"the two batches give {outputs} outputs")
+            raise InputError(f"rows and columns have different numbers of outputs: {outputs}")
         self.outputs = outputs.pop()
         self.size = (sides[0].n * self.outputs, sides[-1].n * self.outputs)
         self.certificates = [
-            Certificate(self.parameters, side.n, self.outputs, seed + i) if certify else None
+            Certificate(side.parameters, side.n, self.outputs, seed + i) if certify else None
             for i, side in enumerate(sides)
         ]
         self.totals: dict[tuple[frozenset[str], str], Tensor] = {}
@@ -137,6 +151,20 @@ class Job:
         if progress is not None:
             progress(len(self.plan.groups), len(self.plan.groups))
 
+    @torch.no_grad()
+    def visit(self, visit: Callable[[str, list[LayerUse]], None]) -> None:
+        """Show each layer that has features, with all its calls, instead of multiplying."""
+        keys = {site.key for site in self.sides[0].survey.sites}
+        for i, group in enumerate(self.plan.groups):
+            with torch.enable_grad():
+                found = self._capture(0, group & keys, i == 0)
+            self._judge(list(found.blocks), [found])
+            self._check_features()
+            found.blocks.clear()
+            while found.uses:
+                name = next(iter(found.uses))
+                visit(name, found.uses.pop(name))
+
     def _plan(self, budget: int) -> Plan:
         by_key = {site.key: site for side in self.sides for site in side.survey.sites}
         needs_y = {m for m, found in self.features.items() if any(f.needs_output for _, f in found)}
@@ -165,7 +193,7 @@ class Job:
                 certificate.observe(values, examples, sorted(watched))
 
         captured = capture(
-            self.model,
+            side.model,
             side.batch,
             side.n,
             side.outputs,
@@ -187,22 +215,14 @@ class Job:
             if gives is None:
                 continue  # no example reached it
             if site.kind == "module":
-                blocks = host_blocks(self.model, site, gives, side.names, self.plan.chunk)
+                blocks = host_blocks(side.model, site, gives, side.names, self.plan.chunk)
             else:
                 blocks = closed_form(site, gives, self.shapes)
             for name, block in blocks.items():
                 found.blocks.setdefault(name, []).append(block)
             if site.module in self.features and site.kind in ("linear", "embedding"):
-                found.uses.setdefault(site.module, []).append(self._use(site, gives, blocks))
+                found.uses.setdefault(site.module, []).append(_use(side, site, gives, blocks))
         return found
-
-    def _use(self, site: Site, gives: Captured, blocks: dict[str, Block]) -> LayerUse:
-        assert site.call is not None
-        block = blocks.get(site.call.weight or "")
-        if not isinstance(block, LinearBlock | EmbeddingBlock):
-            raise _opaque(site.module)
-        weight = self.parameters[str(site.call.weight)].detach()
-        return LayerUse(block, gives.y, weight.T if site.call.transposed else weight)
 
     # -- products
 
@@ -222,17 +242,20 @@ class Job:
         for name in names:
             if name not in self.fallback:
                 self._add_parameter(name, [found.blocks.get(name, []) for found in rounds])
-        for module, found in self.features.items():
+        for module in self.features:
             uses = [r.uses.get(module, []) for r in rounds]
             if all(uses):
-                for tuning, feature in found:
-                    rows = [sum_of([feature.rows(use) for use in side]) for side in uses]
-                    total = self._total(frozenset({tuning}), module)
+                for each in zip(*(side.features[module] for side in self.sides), strict=True):
+                    rows = [
+                        sum_of([feature.rows(use) for use in found])
+                        for (_, feature), found in zip(each, uses, strict=True)
+                    ]
+                    total = self._total(frozenset({each[0][0]}), module)
                     self.product.add(total, rows[0], rows[1] if len(rows) > 1 else None)
 
     def _add_parameter(self, name: str, blocks: list[list[Block]]) -> None:
         if not all(blocks):
-            return  # one batch never reaches it: its part of a cross kernel is zero
+            return  # one side never reaches it: its part of a cross kernel is zero
         module = name.rpartition(".")[0]
         right = blocks[1] if len(blocks) > 1 else None
         if self.members[name]:
@@ -280,7 +303,7 @@ class Job:
         for names in self._affordable(sorted(self.fallback), budget):
             rounds = []
             for side in self.sides:
-                gradients = _gradients(self.model, side, [self.parameters[n] for n in names])
+                gradients = _gradients(side, names)
                 rows = dict(zip(names, gradients, strict=True))
                 blocks = autograd_blocks(rows, self.shapes)
                 rounds.append({name: [block] for name, block in blocks.items()})
@@ -304,10 +327,15 @@ class Job:
 
     # -- the result
 
-    def result(self, model: nn.Module, data: list[str]) -> Kernels:
-        """Gather the totals into kernels."""
+    def result(self, models: Sequence[nn.Module], data: Sequence[str]) -> Kernels:
+        """Gather the totals into kernels.
+
+        Args:
+            models: As the caller gave them, the rows' first; the columns' last.
+            data: Fingerprints of the batches, in the same order.
+        """
         dtype = next(iter(self.parameters.values())).dtype
-        model_hash = model_fingerprint(model)
+        hashes = [model_fingerprint(model) for model in models]
         kernels = Kernels()
         for tuning, binding in self.bindings.items():
             parts: dict[str, Tensor] = {}
@@ -322,11 +350,12 @@ class Job:
                 matrix=matrix.to(dtype),
                 tuning=tuning,
                 outputs=self.outputs,
-                parameters=count_trained(binding, model),
+                parameters=count_trained(binding, models[0]),
                 product=self.product.kind,
                 rows=data[0],
                 columns=data[-1],
-                model=model_hash,
+                model=hashes[0],
+                column_model=hashes[-1] if hashes[-1] != hashes[0] else None,
                 per_module={m: p.to(dtype) for m, p in parts.items()} if self.per_module else {},
                 exact_fallback={
                     name: why
@@ -351,12 +380,22 @@ def _opaque(module: str) -> InputError:
     )
 
 
-def _gradients(model: nn.Module, side: Side, parameters: list[nn.Parameter]) -> list[list[Tensor]]:
+def _use(side: Side, site: Site, gives: Captured, blocks: dict[str, Block]) -> LayerUse:
+    assert site.call is not None
+    block = blocks.get(site.call.weight or "")
+    if not isinstance(block, LinearBlock | EmbeddingBlock):
+        raise _opaque(site.module)
+    weight = side.parameters[str(site.call.weight)].detach()
+    return LayerUse(block, gives.y, weight.T if site.call.transposed else weight)
+
+
+def _gradients(side: Side, names: Sequence[str]) -> list[list[Tensor]]:
     """Plain gradients, example by example: for each parameter, N*O of them in row order."""
+    parameters = [side.parameters[name] for name in names]
     rows: list[list[Tensor]] = [[] for _ in parameters]
     for i in range(side.n):
         example = take(side.batch, slice(i, i + 1))
-        values = evaluate_outputs(side.outputs, call(model, example), 1, example)
+        values = evaluate_outputs(side.outputs, call(side.model, example), 1, example)
         for o in range(values.shape[1]):
             found = torch.autograd.grad(
                 values[0, o], parameters, retain_graph=True, allow_unused=True

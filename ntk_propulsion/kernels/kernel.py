@@ -35,7 +35,7 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class Kernel:
-    """An empirical NTK, symmetric, or a cross kernel.
+    """An empirical NTK, symmetric, or a cross kernel: of other examples or of another model.
 
     Attributes:
         matrix: (N*O, N*O), or (N*O, M*O) for a cross kernel; row (n, o) is n*O + o.
@@ -43,11 +43,12 @@ class Kernel:
         outputs: O.
         parameters: How many numbers the tuning trains.
         rows: Fingerprint of the rows' examples and of their order.
-        columns: The same for the columns; equal to ``rows`` unless this is a cross kernel.
+        columns: The same for the columns; equal to ``rows`` unless they are other examples.
         model: Fingerprint of the model's weights.
         product: Of gradients, or of their signs; see :func:`ntk_propulsion.empirical_ntk`.
         per_module: The parts by module name, which sum to ``matrix``; empty unless asked for.
         exact_fallback: Parameters that plain autograd had to do, with the reason.
+        column_model: Fingerprint of the columns' weights where they are others than the rows'.
     """
 
     matrix: Tensor
@@ -60,11 +61,13 @@ class Kernel:
     product: str = "gradient"
     per_module: dict[str, Tensor] = field(default_factory=dict)
     exact_fallback: dict[str, str] = field(default_factory=dict)
+    column_model: str | None = None
 
     @property
     def symmetric(self) -> bool:
-        """Whether rows and columns are the same examples, and the product is symmetric."""
-        return self.rows == self.columns and self.product != "asymmetric"
+        """Whether rows and columns are the same examples and model, the product symmetric."""
+        same = self.rows == self.columns and self.column_model is None
+        return same and self.product != "asymmetric"
 
     @property
     def examples(self) -> int:
@@ -207,7 +210,7 @@ def load_kernels(path: Path | str, model: str | None = None) -> dict[str, Kernel
 
     Args:
         path: The file.
-        model: A model's fingerprint; kernels of another model are refused.
+        model: A model's fingerprint; kernels whose rows are of another model are refused.
 
     Raises:
         InputError: The file is missing, damaged, of another format, or of another model.

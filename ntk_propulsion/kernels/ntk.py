@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +20,8 @@ from ntk_propulsion.kernels.product import Product
 from ntk_propulsion.kernels.tuning import Binding, Tuning
 from ntk_propulsion.kernels.tunings import resolve_tuning
 
+T = TypeVar("T")
+
 
 def empirical_ntk(
     model: nn.Module,
@@ -27,6 +30,7 @@ def empirical_ntk(
     outputs: str | OutputFunction = "logits",
     *,
     other: Batch | None = None,
+    other_model: nn.Module | None = None,
     per_module: bool = False,
     dtype: torch.dtype | None = None,
     memory: str | int | None = None,
@@ -56,6 +60,9 @@ def empirical_ntk(
         outputs: ``"logits"``, ``"margin"``, ``"sum"``, or a function from the model's output to
             (N, O).
         other: A second batch, M examples: cross kernels (N*O, M*O).
+        other_model: The same architecture at other parameters, at which the columns' derivatives
+            are taken (features before and after training); on ``batch`` unless ``other`` is given.
+            The kernel is then not symmetric.
         per_module: Also keep each module's part.
         dtype: To compute in; the model's own by default, at least float32. Sums over modules are
             in float64.
@@ -71,14 +78,16 @@ def empirical_ntk(
         progress: Called with (rounds done, rounds in all).
 
     Raises:
-        InputError: Bad batch, outputs or tuning; a model that mixes examples; too little memory.
+        InputError: Bad batch, outputs or tuning; a model that mixes examples; too little memory;
+            models of different parameters, or of which a tuning trains different ones.
         CertificateError: Under ``strict``, a parameter has no certified closed form.
     """
     multiply = Product(product, precision, seed)
-    how = (multiply, certificate, strict, seed)
-    with _job(model, batch, tunings, outputs, other, per_module, dtype, memory, *how) as job:
+    how = (per_module, dtype, memory, multiply, certificate, strict, seed)
+    models, batches = _given(model, other_model), _given(batch, other)
+    with _job(models, batches, tunings, outputs, *how) as job:
         job.run(progress)
-    return job.result(model, [data_fingerprint(b) for b in _pair(batch, other)])
+    return job.result(models, [data_fingerprint(b) for b in batches])
 
 
 def plan_ntk(
@@ -88,28 +97,29 @@ def plan_ntk(
     outputs: str | OutputFunction = "logits",
     *,
     other: Batch | None = None,
+    other_model: nn.Module | None = None,
     per_module: bool = False,
     dtype: torch.dtype | None = None,
     memory: str | int | None = None,
 ) -> Plan:
     """Return how :func:`empirical_ntk` would do the same: print it before a long run.
 
-    Costs two forward passes, of one and of two examples.
+    Costs two forward passes, of one and of two examples; twice that for a cross kernel.
 
     Raises:
         InputError: As :func:`empirical_ntk`, too little memory among others.
     """
-    with _job(model, batch, tunings, outputs, other, per_module, dtype, memory) as job:
+    models, batches = _given(model, other_model), _given(batch, other)
+    with _job(models, batches, tunings, outputs, per_module, dtype, memory) as job:
         return job.plan
 
 
 @contextmanager
 def _job(
-    model: nn.Module,
-    batch: Batch,
+    models: Sequence[nn.Module],
+    batches: Sequence[Batch],
     tunings: Iterable[str | Tuning],
     outputs: str | OutputFunction,
-    other: Batch | None,
     per_module: bool,
     dtype: torch.dtype | None,
     memory: str | int | None,
@@ -118,31 +128,70 @@ def _job(
     strict: bool = False,
     seed: int = 0,
 ) -> Iterator[Job]:
-    """Check all arguments, prepare the model, survey and plan."""
+    """Check all arguments, prepare the models, survey and plan."""
     resolved = [resolve_tuning(tuning) for tuning in tunings]
     names = [tuning.name for tuning in resolved]
     if not names or len(set(names)) < len(names):
         raise InputError(f"tunings need distinct names, and these are {names}: set name=...")
-    bindings = {tuning.name: tuning.bind(model) for tuning in resolved}
+    bindings = [{tuning.name: tuning.bind(model) for tuning in resolved} for model in models]
+    if len(models) > 1:
+        _check_alike(models, bindings)
     function = resolve_outputs(outputs)
-    if other is not None:
-        batch_size(other)
+    if len(batches) > 1:
+        batch_size(batches[1])
         if isinstance(function, BatchOutputs) and function.of_one_batch:
             raise InputError(
                 f"{type(function).__name__} was given what belongs to the examples of one batch: "
                 "for a cross kernel, labels go into both batches"
             )
-    work = compute_dtype(model, dtype)
-    with prepared(model, work, _trained(model, bindings)) as ready:
-        device = next(ready.parameters()).device
-        sides = [Side.of(ready, move(b, device, work), function) for b in _pair(batch, other)]
+    work = torch.promote_types(compute_dtype(models[0], dtype), compute_dtype(models[-1], dtype))
+    with ExitStack() as stack:
+        ready = [
+            stack.enter_context(prepared(model, work, _trained(model, bound)))
+            for model, bound in zip(models, bindings, strict=True)
+        ]
+        device = next(ready[0].parameters()).device
+        moved = [move(batch, device, work) for batch in batches]
+        ends = (0, -1) if len(models) > 1 or len(batches) > 1 else (0,)
+        sides = [Side.of(ready[i], bindings[i], moved[i], function) for i in ends]
         budget = parse_memory(memory, device)
         multiply = product or Product()
-        yield Job(ready, bindings, sides, per_module, seed, certificate, strict, multiply, budget)
+        yield Job(bindings[0], sides, per_module, seed, certificate, strict, multiply, budget)
 
 
-def _pair(batch: Batch, other: Batch | None) -> list[Batch]:
-    return [batch] if other is None else [batch, other]
+def _given(first: T, second: T | None) -> list[T]:
+    return [first] if second is None else [first, second]
+
+
+def _check_alike(models: Sequence[nn.Module], bindings: Sequence[dict[str, Binding]]) -> None:
+    """Refuse two models whose trained numbers do not correspond one to one."""
+    shapes = [{name: tuple(p.shape) for name, p in m.named_parameters()} for m in models]
+    for name in [*shapes[0], *shapes[1]]:
+        if shapes[0].get(name) != shapes[1].get(name):
+            found = " and ".join(str(s.get(name, "missing")) for s in shapes)
+            raise InputError(
+                f"a kernel between two models needs one architecture, and the shapes of parameter "
+                f"{name!r} are {found}: load both into the same class and configuration"
+            )
+    devices = [next(model.parameters()).device for model in models]
+    if devices[0] != devices[1]:
+        raise InputError(f"the two models lie on {devices[0]} and {devices[1]}: move one of them")
+    for name, binding in bindings[0].items():
+        if not _same_numbers(binding, bindings[1][name]):
+            raise InputError(
+                f"the tuning {name!r} trains other numbers of one model than of the other: give "
+                "both the same requires_grad and the same wrapping"
+            )
+
+
+def _same_numbers(a: Binding, b: Binding) -> bool:
+    features = [[(f.module, f.size) for f in binding.features] for binding in (a, b)]
+    return (
+        a.parameters == b.parameters
+        and features[0] == features[1]
+        and a.entries.keys() == b.entries.keys()
+        and all(torch.equal(index, b.entries[name]) for name, index in a.entries.items())
+    )
 
 
 def _trained(model: nn.Module, bindings: dict[str, Binding]) -> set[str]:

@@ -1,0 +1,135 @@
+"""The model linearized at its parameters: f_lin(theta_t) = f_0 + J_0 (theta_t - theta_0)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.kernels.batch import Batch, batch_size, call, move, take
+from ntk_propulsion.kernels.operator import _Jacobian
+from ntk_propulsion.kernels.outputs import (
+    OutputFunction,
+    evaluate_outputs,
+    resolve_outputs,
+    targeted,
+)
+from ntk_propulsion.kernels.prepared import compute_dtype, prepared
+
+CHUNK = 8  # examples a pass takes at once: the graph of second derivatives is large
+
+Displaced = nn.Module | Mapping[str, Tensor]
+
+
+def linearized_outputs(
+    model: nn.Module,
+    displaced: Displaced,
+    batch: Batch,
+    outputs: str | OutputFunction = "logits",
+    *,
+    dtype: torch.dtype | None = None,
+    chunk: int = CHUNK,
+) -> Tensor:
+    """Return f_0 + J_0 (theta_t - theta_0), (N, O): exact, J_0 is never formed.
+
+    Only parameters that moved are differentiated. Buffers are the model's own. Costs two forward
+    passes and two backward ones, the second through the first's graph.
+
+    Example:
+        >>> model = torch.nn.Linear(3, 2)
+        >>> moved = {"bias": model.bias + 1}
+        >>> linearized_outputs(model, moved, torch.randn(5, 3)).shape
+        torch.Size([5, 2])
+
+    Args:
+        model: At theta_0; run in evaluation mode, and it comes back as it was.
+        displaced: At theta_t: the same architecture, or values of the parameters that moved, by
+            their names in ``model.named_parameters()``.
+        batch: The dict that the model takes, N examples.
+        outputs: As in :func:`ntk_propulsion.empirical_ntk`.
+        dtype: To compute in; the model's own by default, at least float32.
+        chunk: Examples a pass takes at once.
+
+    Raises:
+        InputError: Bad batch or outputs; parameters that the model does not have, or of another
+            shape; a model without second derivatives.
+    """
+    work = compute_dtype(model, dtype)
+    change = displacement(model, displaced, work)
+    values = model_outputs(model, batch, outputs, dtype=work, chunk=chunk)
+    if not change:
+        return values
+    if any(p.is_floating_point() and p.dtype != work for p in model.parameters()):
+        model = copy.deepcopy(model).to(work)
+    function = resolve_outputs(outputs)
+    ready = targeted(function, move(batch, values.device, work))
+    jacobian = _Jacobian(model, tuple(change), ready, function, batch_size(batch), chunk)
+    jacobian.outputs()  # refuses models whose second derivatives are wrong
+    return values + jacobian.product(list(change.values()))
+
+
+def model_outputs(
+    model: nn.Module,
+    batch: Batch,
+    outputs: str | OutputFunction = "logits",
+    *,
+    dtype: torch.dtype | None = None,
+    chunk: int = CHUNK,
+) -> Tensor:
+    """Return f, (N, O), computed as :func:`linearized_outputs` computes f_0.
+
+    Arguments and errors are those of :func:`linearized_outputs`.
+    """
+    if chunk < 1:
+        raise InputError(f"a pass takes at least one example at once, not {chunk}")
+    work = compute_dtype(model, dtype)
+    n, function = batch_size(batch), resolve_outputs(outputs)
+    rows = []
+    with prepared(model, work, set()) as ready, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        moved = targeted(function, move(batch, next(ready.parameters()).device, work))
+        for start in range(0, n, chunk):
+            examples = slice(start, min(start + chunk, n))
+            part = take(moved, examples)
+            size = examples.stop - start
+            rows.append(evaluate_outputs(function, call(ready, part), size, part))
+    return torch.cat(rows)
+
+
+def displacement(model: nn.Module, displaced: Displaced, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return theta_t - theta_0 of the parameters that moved, by name.
+
+    Args:
+        model: At theta_0.
+        displaced: At theta_t; as in :func:`linearized_outputs`.
+        dtype: Of the differences; they are taken in the widest of this and the parameters' own.
+
+    Raises:
+        InputError: Parameters that the model does not have, or of another shape.
+    """
+    own = dict(model.named_parameters())
+    if isinstance(displaced, nn.Module):
+        values: dict[str, Tensor] = dict(displaced.named_parameters())
+        missing = sorted(own.keys() - values.keys())
+        if missing:
+            raise InputError(f"the displaced model has no parameter {missing[0]!r}")
+    else:
+        values = dict(displaced)
+    change = {}
+    for name, value in values.items():
+        if name not in own:
+            raise unknown("parameter", name, own)
+        p = own[name].detach()
+        if value.shape != p.shape:
+            raise InputError(
+                f"parameter {name!r} has shape {tuple(p.shape)} and its displaced value "
+                f"{tuple(value.shape)}: give the same architecture"
+            )
+        wide = torch.promote_types(dtype, torch.promote_types(value.dtype, p.dtype))
+        moved = value.detach().to(p.device, wide) - p.to(wide)
+        if moved.any():
+            change[name] = moved.to(dtype)
+    return change
