@@ -1,0 +1,199 @@
+"""What a pickle says, read without running anything that it asks for.
+
+A pickle is a program. This reader follows only the instructions that `torch.save` writes for
+dictionaries of tensors. The functions that they name are never looked up: they stay names, and
+their calls stay records. Anything else is refused by name.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from ntk_propulsion.checkpoints.files import shown
+from ntk_propulsion.errors import InputError
+
+OPCODE_LIMIT = 2_000_000
+"""Instructions that are followed at most: about 40 make one tensor."""
+
+_MARK = object()
+_IGNORED = {"PROTO", "FRAME"}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_LITERALS = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING"),
+    *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_KEYS = (str, int, float, bytes, type(None))
+
+
+class Global(NamedTuple):
+    """The name of something that a pickle asks for, e.g. torch._utils and _rebuild_tensor_v2."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call that a pickle asks for, not made."""
+
+    function: Global
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A persistent id, by which torch names a storage."""
+
+    key: Any
+
+
+def read_pickle(
+    stream: BytesIO, allowed: Collection[Global], references: list[Reference] | None = None
+) -> Any:
+    """Return what the next pickle of a stream says, as plain data, `Call`, `Global`, `Reference`.
+
+    Args:
+        stream: Left right behind the pickle.
+        allowed: The names that may be asked for.
+        references: Takes in every reference that the pickle makes.
+
+    Raises:
+        InputError: The pickle is damaged, or asks for anything that is not allowed.
+    """
+    machine = _Machine(allowed, [] if references is None else references)
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            if count > OPCODE_LIMIT:
+                raise InputError("its pickle has more instructions than any state dict")
+            if opcode.name == "STOP":
+                return machine.pop()
+            machine.follow(opcode.name, argument)
+    except InputError:
+        raise
+    except Exception as error:  # bytes that are no pickle fail in as many ways as there are bytes
+        raise InputError(f"its pickle is damaged: {shown(str(error))}") from None
+    raise InputError("its pickle is damaged: it has no end")
+
+
+class _Machine:
+    """The stack and memo of a pickle, with what its instructions do to them."""
+
+    def __init__(self, allowed: Collection[Global], references: list[Reference]) -> None:
+        self._allowed = allowed
+        self._references = references
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+        self._actions: dict[str, Callable[[Any], None]] = {
+            "MARK": lambda _: self._stack.append(_MARK),
+            "EMPTY_DICT": lambda _: self._stack.append({}),
+            "EMPTY_LIST": lambda _: self._stack.append([]),
+            "EMPTY_TUPLE": lambda _: self._stack.append(()),
+            "TUPLE": lambda _: self._stack.append(tuple(self._since_mark())),
+            "LIST": lambda _: self._stack.append(self._since_mark()),
+            "DICT": lambda _: self._stack.append(_pairs({}, self._since_mark())),
+            "APPEND": lambda _: self._extend([self.pop()]),
+            "APPENDS": lambda _: self._extend(self._since_mark()),
+            "SETITEM": lambda _: self._update([self.pop(), self.pop()][::-1]),
+            "SETITEMS": lambda _: self._update(self._since_mark()),
+            "PUT": self._put,
+            "BINPUT": self._put,
+            "LONG_BINPUT": self._put,
+            "MEMOIZE": lambda _: self._put(len(self._memo)),
+            "GET": lambda key: self._stack.append(self._memo[int(key)]),
+            "BINGET": lambda key: self._stack.append(self._memo[key]),
+            "LONG_BINGET": lambda key: self._stack.append(self._memo[key]),
+            "GLOBAL": lambda text: self._name(*text.split(" ", 1)),
+            "STACK_GLOBAL": lambda _: self._name(*[self.pop(), self.pop()][::-1]),
+            "REDUCE": lambda _: self._call(),
+            "BUILD": lambda _: self._build(),
+            "BINPERSID": lambda _: self._refer(),
+        }
+
+    def follow(self, name: str, argument: Any) -> None:
+        """Follow one instruction."""
+        if name in _IGNORED:
+            return
+        if name in _LITERALS:
+            self._stack.append(argument)
+        elif name in _CONSTANTS:
+            self._stack.append(_CONSTANTS[name])
+        elif name in _TUPLES:
+            items = [self.pop() for _ in range(_TUPLES[name])]
+            self._stack.append(tuple(items[::-1]))
+        elif name in self._actions:
+            self._actions[name](argument)
+        else:
+            raise InputError(f"its pickle has the instruction {name}, which no state dict needs")
+
+    def pop(self) -> Any:
+        """Take the top off the stack."""
+        value = self._stack.pop()
+        if value is _MARK:
+            raise InputError("its pickle is damaged: a mark is where a value should be")
+        return value
+
+    def _since_mark(self) -> list[Any]:
+        items: list[Any] = []
+        while (value := self._stack.pop()) is not _MARK:
+            items.append(value)
+        return items[::-1]
+
+    def _put(self, key: Any) -> None:
+        self._memo[int(key)] = self._stack[-1]
+
+    def _extend(self, items: list[Any]) -> None:
+        if not isinstance(self._stack[-1], list):
+            raise InputError("its pickle is damaged: it appends to what is not a list")
+        self._stack[-1].extend(items)
+
+    def _update(self, items: list[Any]) -> None:
+        if not isinstance(self._stack[-1], dict):
+            raise InputError("its pickle is damaged: it sets items of what is not a dictionary")
+        _pairs(self._stack[-1], items)
+
+    def _name(self, module: Any, name: Any) -> None:
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise InputError("its pickle is damaged: it asks for something without a name")
+        if Global(module, name) not in self._allowed:
+            raise InputError(
+                f"its pickle asks for {shown(f'{module}.{name}')}, not only for tensors: nothing "
+                "of it was run; save the model's state_dict(), best as safetensors"
+            )
+        self._stack.append(Global(module, name))
+
+    def _call(self) -> None:
+        arguments, function = self.pop(), self.pop()
+        if not isinstance(function, Global) or not isinstance(arguments, tuple):
+            raise InputError("its pickle is damaged: it calls what is not a function")
+        ordered = function == ("collections", "OrderedDict")
+        self._stack.append(_ordered(*arguments) if ordered else Call(function, arguments))
+
+    def _refer(self) -> None:
+        self._references.append(Reference(self.pop()))
+        self._stack.append(self._references[-1])
+
+    def _build(self) -> None:
+        """Drop the attributes of a dictionary: modules put the versions of their parts there."""
+        self.pop()
+        if not isinstance(self._stack[-1], dict):
+            raise InputError("its pickle sets attributes of what is not a dictionary")
+
+
+def _ordered(pairs: Iterable[tuple[Any, Any]] = ()) -> dict[Any, Any]:
+    return _pairs({}, [part for key, value in pairs for part in (key, value)])
+
+
+def _pairs(found: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        # A tuple of tuples of tuples ... takes for ever to hash.
+        if not isinstance(key, _KEYS):
+            raise InputError(f"its pickle has a key that is a {shown(key)}, not a name")
+        found[key] = value
+    return found

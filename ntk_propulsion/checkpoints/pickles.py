@@ -1,0 +1,180 @@
+"""State dicts as `torch.save` writes them: zip archives, and the files of torch before 1.6.
+
+Nothing is unpickled: `opcodes` reads which tensors there are and where, and a tensor is then the
+bytes at its place in the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ntk_propulsion.checkpoints.archives import (
+    DTYPES,
+    PARAMETERS,
+    STORAGES,
+    TENSORS,
+    Place,
+    fields,
+    read_legacy,
+    read_zip,
+)
+from ntk_propulsion.checkpoints.files import read_elements, regular_file, shown
+from ntk_propulsion.checkpoints.opcodes import Call, Global
+from ntk_propulsion.errors import InputError
+
+NESTS = ("state_dict", "model_state_dict", "model", "module")
+"""Keys under which training code keeps the state dict within a checkpoint."""
+
+
+class TensorInfo(NamedTuple):
+    """What is known of a tensor before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor as a view of a storage: offset, shape and stride in elements, as torch has them."""
+
+    storage: str
+    dtype: torch.dtype
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def span(self) -> int:
+        """How many elements lie from the view's first to its last."""
+        if 0 in self.shape:
+            return 0
+        return 1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
+
+
+class PickleFile:
+    """The tensors of a `.bin`, `.pt` or `.pth` file, each read when it is asked for.
+
+    Attributes:
+        tensors: Shape and dtype by name.
+        metadata: Empty: pickles have none.
+        ties: Groups of names that are one tensor.
+        notes: What was passed over, a sentence each.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read which tensors the file holds.
+
+        Raises:
+            InputError: The file is damaged, asks for code, or holds no state dict.
+        """
+        self.path = path
+        self.notes: list[str] = []
+        self.metadata: dict[str, str] = {}
+        size = regular_file(path)
+        try:
+            with path.open("rb") as file:
+                zipped = file.read(4) == b"PK\x03\x04"
+                file.seek(0)
+                content, places = read_zip(file, size) if zipped else read_legacy(file, size)
+            self._stored = dict(self._state_dict(content))
+            for stored in self._stored.values():
+                _check(stored, places)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        self._places = places
+        self.tensors = {name: TensorInfo(s.shape, s.dtype) for name, s in self._stored.items()}
+        views: dict[_Stored, list[str]] = {}
+        for name, stored in self._stored.items():
+            views.setdefault(stored, []).append(name)
+        self.ties = [tuple(names) for names in views.values() if len(names) > 1]
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor, contiguous, in its own memory."""
+        stored = self._stored[name]
+        start = self._places[stored.storage].start + stored.offset * stored.dtype.itemsize
+        flat = read_elements(self.path, start, stored.span, stored.dtype)
+        return flat.as_strided(stored.shape, stored.stride).contiguous()
+
+    def _state_dict(self, content: Any) -> Iterator[tuple[str, _Stored]]:
+        """Yield the tensors of a state dict, which may lie within other dictionaries."""
+        other: list[str] = []
+        for _ in range(len(NESTS) + 1):
+            if not isinstance(content, dict):
+                raise InputError(f"it holds {shown(content)}, not a state dict")
+            nests = [key for key in NESTS if isinstance(content.get(key), dict)]
+            if not nests:
+                break
+            if len(nests) > 1:
+                raise InputError(f"it holds several state dicts, {', '.join(nests)}: save one")
+            other += [shown(key) for key in content if key != nests[0]]
+            self.notes.append(f"{self.path.name}: the tensors are under its key {nests[0]!r}")
+            content = content[nests[0]]
+        found = {
+            n: value for n, value in content.items() if isinstance(n, str) and _is_tensor(value)
+        }
+        other += [shown(key) for key in content if key not in found]
+        if not found:
+            raise InputError(
+                f"it holds no tensors under its keys {', '.join(other[:6]) or '(none)'}"
+            )
+        if other:
+            self.notes.append(
+                f"{self.path.name}: {len(other)} entries are no tensors of the state dict and are "
+                f"left out, e.g. {', '.join(other[:4])}"
+            )
+        for name, value in found.items():
+            yield name, _stored(value)
+
+
+def _is_tensor(value: Any) -> bool:
+    known = (*PARAMETERS, *TENSORS)
+    return isinstance(value, Call) and value.function in [("torch._utils", name) for name in known]
+
+
+def _stored(value: Call) -> _Stored:
+    """Return the view that a recorded call would make."""
+    if value.function.name in PARAMETERS and value.arguments and _is_tensor(value.arguments[0]):
+        value = value.arguments[0]
+    if value.function.name not in TENSORS or len(value.arguments) < 4:
+        raise InputError("its pickle is damaged: a tensor without a storage")
+    reference, offset, shape, stride, *rest = value.arguments
+    kind, storage, key = fields(reference)[:3]
+    dtype = STORAGES.get(storage) if isinstance(storage, Global) else None
+    if value.function.name == "_rebuild_tensor_v3" and len(rest) > 2:
+        dtype = DTYPES.get(rest[2]) if isinstance(rest[2], Global) else None
+    if dtype is None or kind != "storage" or not isinstance(key, str):
+        raise InputError("its pickle is damaged: a tensor has no type")
+    if not (_are_sizes(shape) and _are_sizes(stride) and _are_sizes((offset,))):
+        raise InputError("its pickle is damaged: a tensor has no shape")
+    if len(shape) != len(stride):
+        raise InputError("its pickle is damaged: a tensor has more dimensions than strides")
+    return _Stored(key, dtype, offset, shape, stride)
+
+
+def _are_sizes(numbers: Any) -> bool:
+    """Return whether this is a shape that torch can represent."""
+    return (
+        isinstance(numbers, tuple)
+        and len(numbers) <= 64
+        and all(type(number) is int and 0 <= number < 2**62 for number in numbers)
+    )
+
+
+def _check(stored: _Stored, places: Mapping[str, Place]) -> None:
+    """Check that the view lies within its storage, and does not repeat it to look larger."""
+    place = places.get(stored.storage)
+    if place is None:
+        raise InputError(f"the storage {shown(stored.storage)} is missing: the file is cut off")
+    if stored.span and (stored.offset + stored.span) * stored.dtype.itemsize > place.size:
+        raise InputError(f"a tensor of shape {stored.shape} does not fit its storage")
+    if math.prod(stored.shape) > stored.span or math.prod(n or 1 for n in stored.shape) >= 2**62:
+        raise InputError(f"a tensor of shape {stored.shape} claims more than its storage holds")

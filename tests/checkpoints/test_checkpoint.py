@@ -1,0 +1,150 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file, save_model
+
+from ntk_propulsion.checkpoints import open_checkpoint
+from ntk_propulsion.errors import InputError
+from tests.checkpoints.saved import assert_holds, contiguous, save_legacy, save_shards, state
+
+
+def test_a_folder_with_safetensors_is_read_with_its_configuration(tmp_path):
+    save_file(contiguous(state()), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    checkpoint = open_checkpoint(tmp_path)
+    assert_holds(checkpoint, state())
+    assert checkpoint.config == {"model_type": "bert"}
+    assert checkpoint.form == "folder with model.safetensors"
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_shards_are_read_as_one_checkpoint(tmp_path, pickled):
+    checkpoint = open_checkpoint(save_shards(tmp_path, state(), pickled=pickled))
+    assert_holds(checkpoint, state())
+    assert len(checkpoint.files) == 2
+    assert "2 shards" in checkpoint.form
+
+
+def test_a_folder_with_a_pickle_is_read(tmp_path):
+    torch.save(state(), tmp_path / "pytorch_model.bin")
+    assert_holds(open_checkpoint(tmp_path), state())
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.bin", "x.pt", "x.pth", "old.bin"])
+def test_a_bare_file_is_read(tmp_path, name):
+    path = tmp_path / name
+    if name == "old.bin":
+        save_legacy(state(), path)
+    elif path.suffix == ".safetensors":
+        save_file(contiguous(state()), path)
+    else:
+        torch.save(state(), path)
+    assert_holds(open_checkpoint(path), state())
+
+
+def test_a_file_is_read_as_what_it_is_not_as_it_is_called(tmp_path):
+    save_file(contiguous(state()), tmp_path / "pytorch_model.bin")
+    assert_holds(open_checkpoint(tmp_path / "pytorch_model.bin"), state())
+
+
+def test_safetensors_go_before_pickles_and_a_note_says_so(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "pytorch_model.bin")
+    checkpoint = open_checkpoint(tmp_path)
+    assert_holds(checkpoint, {"a": torch.ones(2)})
+    assert any("pytorch_model.bin was not" in note for note in checkpoint.notes)
+
+
+def test_an_adapter_and_a_model_in_one_folder_are_not_chosen_between(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
+    save_file({"b": torch.ones(2)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="name one of the files"):
+        open_checkpoint(tmp_path)
+
+
+def test_an_adapter_without_configuration_is_refused(tmp_path):
+    save_file({"b": torch.ones(2)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="no adapter_config"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="peft_type"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    assert open_checkpoint(tmp_path).adapter_config == {"peft_type": "LORA"}
+
+
+def test_names_that_safetensors_left_out_are_ties(tmp_path):
+    first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    second.weight = first.weight
+    save_model(torch.nn.ModuleDict({"a": first, "b": second}), str(tmp_path / "m.safetensors"))
+    checkpoint = open_checkpoint(tmp_path / "m.safetensors")
+    assert [set(tie) for tie in checkpoint.ties] == [{"a.weight", "b.weight"}]
+    assert sum(name.endswith("weight") for name in checkpoint) == 1
+
+
+def test_tensors_that_share_memory_in_a_pickle_are_ties(tmp_path):
+    weight = torch.randn(3, 2)
+    tensors = {"a": weight, "b": weight, "view": weight[:2], "other": torch.randn(3, 2)}
+    for path in (tmp_path / "new.pt", tmp_path / "old.pt"):
+        torch.save(tensors, path, _use_new_zipfile_serialization=path.stem == "new")
+        assert open_checkpoint(path).ties == [("a", "b")]
+
+
+def test_an_unknown_tensor_is_refused_with_near_names(tmp_path):
+    save_file(contiguous(state()), tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match=r"did you mean encoder\.weight"):
+        open_checkpoint(tmp_path / "x.safetensors").tensor("encoder.weigh")
+
+
+def test_what_is_read_may_be_written_to_without_changing_the_file(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "x.safetensors")
+    checkpoint.tensor("a").zero_()
+    assert torch.equal(checkpoint.tensor("a"), torch.ones(2))
+
+
+def test_a_tensor_larger_than_the_free_memory_is_refused(tmp_path, monkeypatch):
+    save_file({"a": torch.ones(1000)}, tmp_path / "x.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "x.safetensors")
+    free = type("Free", (), {"available": 3999})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    with pytest.raises(InputError, match="of memory are free"):
+        checkpoint.tensor("a")
+    free.available = 4000
+    assert len(checkpoint.tensor("a")) == 1000
+
+
+_PEAK = """
+import resource, sys
+from ntk_propulsion.checkpoints import open_checkpoint
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+for path in sys.argv[1:]:
+    checkpoint = open_checkpoint(path)
+    checkpoint.tensor("layer.0")
+    before = peak()
+    for name in checkpoint:
+        checkpoint.tensor(name)
+    print(peak() - before)
+"""
+
+
+def test_reading_all_takes_the_memory_of_a_few_tensors(tmp_path):
+    size, count = 4 * 2**20, 24
+    tensors = {f"layer.{i}": torch.zeros(size // 4) for i in range(count)}
+    torch.save(tensors, tmp_path / "x.pt")
+    save_file(tensors, tmp_path / "x.safetensors")
+    ran = subprocess.run(
+        [sys.executable, "-c", _PEAK, tmp_path / "x.pt", tmp_path / "x.safetensors"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    peaks = [int(line) for line in ran.stdout.split()]
+    assert len(peaks) == 2
+    assert max(peaks) < 5 * size < count * size / 4
