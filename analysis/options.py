@@ -31,16 +31,22 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Training(Settings):
+class Tuned(Settings):
     """What studies that fine-tune depend on too."""
 
-    task: str = option("", "The task.  [default: sst2 with --data, else rotten-tomatoes]")
     head: str = option("probe", "probe, random or checkpoint.")
     steps: int = option(40, "Steps of each fine-tuning.")
     batch_size: int = option(16, "Examples a step.")
     learning_rate: float = option(1e-3, "Peak learning rate of Propulsion (AdamW, linear decay).")
     probe_examples: int = option(1000, "Training examples to fit the head on.")
     test_examples: int = option(600, "Test examples that the metric is measured on.")
+
+
+@dataclass(frozen=True)
+class Training(Tuned):
+    """What studies that fine-tune on one task depend on too."""
+
+    task: str = option("", "The task.  [default: sst2 with --data, else rotten-tomatoes]")
 
     @property
     def task_name(self) -> str:

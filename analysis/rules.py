@@ -119,6 +119,14 @@ RULES = {
             "otherwise not testable here.",
         ),
         Rule(
+            "T5",
+            "Heat maps of K_F, K_P and abs(K_F - K_P) closely resemble each other",
+            "App. B, Fig. 6",
+            "theorem",
+            "As T1, with the head only, as in the paper: what an eye sees on one colour scale is "
+            "the raw error, on two scales the best-scale error. The worst verdict of all tasks.",
+        ),
+        Rule(
             "T2a",
             "Johnson-Lindenstrauss bound 1 - 4 exp(-(eps^2 - eps^3) d/4) for Gaussian weights "
             "(inequality read as: the error is at most eps |x||y|)",

@@ -2,7 +2,8 @@
 
 A study writes ``table.csv`` (tidy: one measurement a row), its figures (PNG and SVG) and, last,
 ``verdict.json``: verdicts by the rules of `analysis.rules`, checks of what must hold exactly, the
-settings and the command that made them.
+settings and the command that made them. Rows that hold an ``array`` (a kernel for a heat map, of a
+``name``) go to ``arrays.npz`` instead of the table.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import click
+import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -35,8 +37,8 @@ from ntk_propulsion.runs import Run
 
 Row = dict[str, Any]
 S = TypeVar("S", bound=Settings)
-FINAL, TABLE = "verdict.json", "table.csv"
-OWN = (FINAL, TABLE, "steps/*.json", "*.png", "*.svg")
+FINAL, TABLE, ARRAYS = "verdict.json", "table.csv", "arrays.npz"
+OWN = (FINAL, TABLE, ARRAYS, "steps/*.json", "*.png", "*.svg")
 FAILED_CHECK = 1
 
 
@@ -119,6 +121,10 @@ class Study(Generic[S]):
             "seconds_of_this_process": round(time.perf_counter() - began, 1),
         }
         files = {run.folder / TABLE: table_csv(rows).encode()}
+        if arrays := arrays_of(rows):
+            content = io.BytesIO()
+            np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+            files[run.folder / ARRAYS] = content.getvalue()
         for name, figure in self.draw(rows, settings).items():
             for kind in ("png", "svg"):
                 files[run.folder / f"{name}.{kind}"] = style.render(figure, kind)
@@ -134,9 +140,17 @@ def study_run(study: Study[Any], settings: Settings, folder: Path) -> Run:
     return Run(folder, {"study": study.name, **asdict(settings)}, final=FINAL, own=OWN)
 
 
+def arrays_of(rows: Iterable[Row]) -> dict[str, np.ndarray]:
+    """Return the arrays that rows hold, by name, in single precision."""
+    return {row["name"]: np.asarray(row["array"], np.float32) for row in rows if "array" in row}
+
+
 def table_csv(rows: Iterable[Row]) -> str:
-    """Return rows as CSV, a column for every key that any of them has, in order of appearance."""
-    rows = list(rows)
+    """Return rows as CSV, a column for every key that any of them has, in order of appearance.
+
+    Rows that hold an array are left out.
+    """
+    rows = [row for row in rows if "array" not in row]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analysis.options import Settings, Training
+from analysis.options import Settings, Training, Tuned
+from ntk_propulsion.encoding import encode
 from ntk_propulsion.evaluation import evaluate
 from ntk_propulsion.heads import fit_probe
 from ntk_propulsion.kernels.kernel import Kernels
@@ -90,7 +91,7 @@ class Subject:
         self, config: PropulsionConfig | None, learning_rate: float
     ) -> tuple[LoadedModel, TrainingLog]:
         """Fine-tune a copy: a Propulsion of this configuration, or (None) all parameters."""
-        settings = cast(Training, self.settings)
+        settings = cast(Tuned, self.settings)
         tuned = self.copy()
         if config is not None:
             wrap(tuned.model, config)
@@ -112,7 +113,14 @@ class Subject:
         return evaluate(loaded, task, self.materials.test).metrics[task.metric]
 
 
-def subject(settings: Settings, seed: int, task: str = "", *, train: bool = True) -> Subject:
+def subject(
+    settings: Settings,
+    seed: int,
+    task: str = "",
+    *,
+    train: bool = True,
+    max_length: int | None = None,
+) -> Subject:
     """Load a model and a task, draw the examples, and fit the head.
 
     Args:
@@ -120,14 +128,15 @@ def subject(settings: Settings, seed: int, task: str = "", *, train: bool = True
         seed: Of everything.
         task: Its name; by default that of the study's settings.
         train: Whether training examples are needed.
+        max_length: Longer texts are cut to so many tokens, in everything that follows.
 
     Raises:
         InputError: Model or task cannot be loaded, or has too few examples.
     """
-    known = settings if isinstance(settings, Training) else Training(data=settings.data)
+    known = settings if isinstance(settings, Tuned) else Tuned()
     chosen = ExperimentSettings(
         model=settings.model,
-        task=task or known.task_name,
+        task=task or cast(Training, settings).task_name,
         data=settings.data,
         examples=settings.examples,
         degree=settings.degree,
@@ -143,6 +152,9 @@ def subject(settings: Settings, seed: int, task: str = "", *, train: bool = True
         tunings=("full",),  # each study brings its own
     )
     materials = prepare(chosen)
+    if max_length is not None:
+        materials.loaded.tokenizer.model_max_length = max_length
+        materials.encoding = encode(materials.loaded, materials.drawn)
     if materials.fitted:
         with torch.random.fork_rng(devices=[]):
             fit_probe(materials.loaded, materials.task, materials.fitted, seed=seed)
