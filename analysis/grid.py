@@ -19,10 +19,11 @@ from analysis.rules import Estimate, Verdict, paired, predicts, rank_correlation
 from analysis.study import Row, Work, seeds
 from analysis.subject import Parts, Subject, subject
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models import LoadedModel
 from ntk_propulsion.propulsion import PropulsionConfig, count_parameters, scalings, wrap
 from ntk_propulsion.report import style
 from ntk_propulsion.theory.distances import compare_kernels
-from ntk_propulsion.training import TrainingDiverged
+from ntk_propulsion.training import TrainingDiverged, TrainingLog
 
 Configurations = Mapping[str, PropulsionConfig]
 QUICK = {
@@ -77,7 +78,7 @@ class _Before:
             self._full = self.at.parts(self.at.kernels(["full"]))
             self._metric = self.at.metric()
         wrapped = self.at.copy().model
-        trained = count_parameters(wrapped, config).total
+        parameters = count_parameters(wrapped, config).total
         wrap(wrapped, config)
         kernel = self.at.parts(self.at.kernels(["propulsion"], wrapped))["propulsion"]
         row = {
@@ -86,26 +87,12 @@ class _Before:
             "task": self.at.materials.task.name,
             "metric_name": self.at.materials.task.metric,
             "metric_before": self._metric,
-            **self._trained(config),
-            "parameters": trained,
-            "trace": float(np.trace(kernel["all"])),
+            **trained(self.at, config, cast(Training, self.at.settings).learning_rate),
+            "parameters": parameters,
+            "trace": float(np.trace(kernel["all"])) if kernel else 0.0,  # gains may all vanish
             **self._distances(kernel),
         }
         return [row]
-
-    def _trained(self, config: PropulsionConfig) -> Row:
-        """A training that diverges is a result too: its metric is that of no training, NaN."""
-        try:
-            tuned, log = self.at.tune(config, cast(Training, self.at.settings).learning_rate)
-        except TrainingDiverged as diverged:
-            return {"metric": None, "loss": None, "note": str(diverged)}
-        z = np.concatenate([s.z.detach().numpy().ravel() for s in scalings(tuned.model).values()])
-        return {
-            "metric": self.at.metric(tuned),
-            "loss": float(np.mean(log.losses[-5:])),
-            "z_min": float(z.min()),
-            "z_max": float(z.max()),
-        }
 
     def _distances(self, kernel: Parts) -> Row:
         found: Row = {}
@@ -116,6 +103,36 @@ class _Before:
                 every = {}
             found |= {f"{part}_{name}": every.get(name) for name in DISTANCES}
         return found
+
+
+def trained(
+    at: Subject,
+    config: PropulsionConfig,
+    learning_rate: float,
+    also: Callable[[LoadedModel, TrainingLog], Row] = lambda tuned, log: {},
+) -> Row:
+    """Train one configuration and return its metric, last loss and range of z.
+
+    A training that diverges is a result too: its metric is that of no training, None.
+
+    Args:
+        at: What is trained on.
+        config: What is trained.
+        learning_rate: The peak.
+        also: Gives further columns, from the tuned model and the log of its training.
+    """
+    try:
+        tuned, log = at.tune(config, learning_rate)
+    except TrainingDiverged as diverged:
+        return {"metric": None, "loss": None, "note": str(diverged)}
+    z = np.concatenate([s.z.detach().cpu().numpy().ravel() for s in scalings(tuned.model).values()])
+    return {
+        "metric": at.metric(tuned),
+        "loss": float(np.mean(log.losses[-5:])),
+        "z_min": float(z.min()),
+        "z_max": float(z.max()),
+        **also(tuned, log),
+    }
 
 
 def by_configuration(rows: Sequence[Row], column: str) -> dict[str, np.ndarray]:

@@ -240,6 +240,14 @@ RULES = {
             "Distances that agree to four digits count as equal.",
         ),
         Rule(
+            "E1",
+            "355.3M parameters become 0.086M trainable ones",
+            "abstract",
+            "parameters",
+            "Holds if the two numbers are those of one model (RoBERTa-base or RoBERTa-large, 2 "
+            "labels, every layer scaled), within 0.1M and to the digits printed; fails otherwise.",
+        ),
+        Rule(
             "O1",
             "K_P is as close to K_F from other initialisations of z as from z = 1 (the paper's "
             "open question, as a hypothesis of ours)",

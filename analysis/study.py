@@ -40,6 +40,7 @@ S = TypeVar("S", bound=Settings)
 FINAL, TABLE, ARRAYS = "verdict.json", "table.csv", "arrays.npz"
 OWN = (FINAL, TABLE, ARRAYS, "steps/*.json", "*.png", "*.svg")
 FAILED_CHECK = 1
+DATA = "GLUE"
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Study(Generic[S]):
             "study": self.name,
             "question": self.question,
             "command": command,
-            "settings": asdict(settings),
+            "settings": described(settings),
             "verdicts": [asdict(verdict) for verdict in self.judge(rows, settings)],
             "checks": [asdict(check) for check in self.check(rows, settings)],
             "environment": environment(dict(run.seconds)),
@@ -137,7 +138,12 @@ class Study(Generic[S]):
 
 def study_run(study: Study[Any], settings: Settings, folder: Path) -> Run:
     """Return the run of a study in a folder."""
-    return Run(folder, {"study": study.name, **asdict(settings)}, final=FINAL, own=OWN)
+    return Run(folder, {"study": study.name, **described(settings)}, final=FINAL, own=OWN)
+
+
+def described(settings: Settings) -> dict[str, Any]:
+    """Return settings as results keep them: where the data folder lies is nobody's concern."""
+    return {**asdict(settings), "data": settings.data and DATA}
 
 
 def arrays_of(rows: Iterable[Row]) -> dict[str, np.ndarray]:
@@ -239,13 +245,13 @@ def show(outcome: Mapping[str, Any], folder: Path) -> None:
 
 
 def _command(study: Study[Any], settings: Settings) -> str:
-    """Return the command that makes these results; a data folder's own path is nobody's concern."""
+    """Return the command that makes these results."""
     words = ["python", "-m", f"analysis.{study.name}"]
     default = asdict(study.settings())
-    for name, value in asdict(settings).items():
+    for name, value in described(settings).items():
         if value != default[name]:
             shown = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-            words += [f"--{name.replace('_', '-')}", "GLUE" if name == "data" else shown]
+            words += [f"--{name.replace('_', '-')}", shown]
     return shlex.join(words)
 
 

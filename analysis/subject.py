@@ -62,12 +62,13 @@ class Subject:
         self,
         tunings: Iterable[str | Tuning],
         model: nn.Module | None = None,
+        batch: dict[str, Tensor] | None = None,
         **more: Any,
     ) -> Kernels:
-        """Return kernels at theta_0, or of a changed copy, with their modules' parts."""
+        """Return kernels at theta_0, or of a changed copy or batch, with their modules' parts."""
         return empirical_ntk(
             self.model if model is None else model,
-            self.batch,
+            self.batch if batch is None else batch,
             tunings,
             self.settings.outputs,
             per_module=True,

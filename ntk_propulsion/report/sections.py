@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ntk_propulsion.report import words
@@ -37,6 +40,8 @@ class Section:
     open: bool = False
 
 
+STUDIES = Path(__file__).with_name("studies.json")
+
 TAKEN = words_column("point", "taken", words.POINTS)
 TUNING = words_column("tuning", "kernel", words.TUNINGS)
 PART = words_column("part", names=words.PARTS)
@@ -65,6 +70,7 @@ def sections(report: dict[str, Any], pictures: Mapping[str, Picture]) -> list[Se
         Section("scaling", "Scaling vectors", _scaling_vectors(results), drawn("scaling")),
         Section("training", "Training", _training(results), drawn("training")),
         Section("claims", "The paper's claims that one run can measure", _claims(report)),
+        Section("studies", "The paper's claims, as the studies found them", _studies()),
         Section("examples", "Examples", _examples(results)),
         Section("configuration", "Configuration and environment", settings),
         Section("reading", "How to read each number", terms=words.GLOSSARY),
@@ -161,6 +167,17 @@ def _claims(report: dict[str, Any]) -> list[Sheet]:
     keys = ("id", "statement", "verdict", "measured", "expected", "source")
     title = "Verdicts by the limits written down in ntk_propulsion.report.claims"
     return _tables("claims", title, [words_column(key) for key in keys], report.get("claims"))
+
+
+@cache
+def _studies() -> list[Sheet]:
+    """Return the claims table that the studies of this version published, if they did."""
+    if not STUDIES.is_file():
+        return []
+    keys = ("id", "statement", "verdict", "measured", "about", "study", "rule")
+    title = "Verdicts by rules written beforehand; on other models and data than this report's"
+    rows = json.loads(STUDIES.read_text())
+    return _tables("studies", title, [words_column(key) for key in keys], rows)
 
 
 def _examples(results: dict[str, Any]) -> list[Sheet]:

@@ -1,0 +1,153 @@
+"""All studies' verdicts in one table: ``python -m analysis.claims``.
+
+Reads ``verdict.json`` of every study under ``--results`` and writes claims.json and claims.md
+there; ``--publish`` also puts the table into the package, where every report shows it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from analysis.rules import RULES
+from ntk_propulsion.command_line import Command, run_command
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.files import write_atomically
+from ntk_propulsion.report.claims import NOT_TESTABLE
+from ntk_propulsion.report.sections import STUDIES
+from ntk_propulsion.report.writer import strict_json
+
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = ("id", "statement", "source", "study", "verdict", "measured", "about", "rule")
+# Claims that no study measures, and why.
+UNTESTED = {
+    "T3": ("The output's change is its first-order Taylor expansion", "App. A",
+           "no study yet; ntk_propulsion.regime measures it on any two checkpoints"),
+    "T4": ("The gradient at step t is about the gradient at step 0", "App. C",
+           "no study yet; a run of ntk_propulsion.compare judges one model and task"),
+    "A4": ("After training z lies in [0.98, 1.02]", "App. F",
+           "no study yet; a run of ntk_propulsion.compare judges one model and task"),
+    "E2": ("Faster convergence than LoRA and AdaLoRA", "Fig. 3", "no study yet"),
+    "E3": ("17.2 GB of memory against over 26.0 GB", "Fig. 4",
+           "the models and batch sizes behind it are not given, and it needs a GPU"),
+    "O2": ("Wall-clock time, memory and energy across hardware (open question)", "limitations",
+           "needs several kinds of hardware"),
+}  # fmt: skip
+
+
+def gather(results: Path) -> list[dict[str, Any]]:
+    """Return every study's verdicts, in the order of the rules, then the claims without a study.
+
+    Raises:
+        InputError: There are no finished studies, or one's verdict.json is damaged.
+    """
+    found = [_verdicts(path) for path in sorted(results.glob("*/verdict.json"))]
+    if not found:
+        raise InputError(f"no finished study under {results}: run python -m analysis first")
+    judged = [row for rows in found for row in rows]
+    order = list(RULES)
+    judged.sort(key=lambda row: (order.index(row["id"]), row["study"]))
+    seen = {row["id"] for row in judged}
+    missing = [
+        {
+            "id": rule.id,
+            "statement": rule.statement,
+            "source": rule.source,
+            "study": rule.study,
+            "verdict": NOT_TESTABLE,
+            "measured": "its study has not been run here",
+            "about": "",
+            "rule": rule.rule,
+        }
+        for rule in RULES.values()
+        if rule.id not in seen
+    ]
+    untested = [
+        {
+            "id": name,
+            "statement": statement,
+            "source": source,
+            "study": "",
+            "verdict": NOT_TESTABLE,
+            "measured": why,
+            "about": "",
+            "rule": "",
+        }
+        for name, (statement, source, why) in UNTESTED.items()
+    ]
+    return [*judged, *missing, *untested]
+
+
+def _verdicts(path: Path) -> list[dict[str, Any]]:
+    try:
+        outcome = json.loads(path.read_text())
+        rows = [
+            {
+                **{key: verdict.get(key, "") for key in COLUMNS},
+                "study": outcome["study"],
+                "command": outcome["command"],
+            }
+            for verdict in outcome["verdicts"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged: run its study again with --overwrite") from error
+    for row in rows:
+        if row["id"] not in RULES:
+            raise InputError(f"{path} judges {row['id']!r}, which no rule names: run it again")
+    return rows
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table as Markdown, and the rules and commands below it."""
+    columns = ("id", "statement", "verdict", "measured", "about", "study")
+    lines = [
+        "# The paper's claims, tested",
+        "",
+        "Propulsion (arXiv 2409.10927). Each verdict follows from a rule that was written before",
+        "the numbers; the rules stand below. Intervals are 95%. What an interval cannot decide is",
+        '"not testable here".',
+        "",
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * len(columns)}",
+        *(f"| {' | '.join(_cell(row[key]) for key in columns)} |" for row in rows),
+        "",
+        "## Rules",
+        "",
+        *(f"* **{name}** ({rule.source}): {rule.rule}" for name, rule in RULES.items()),
+        "",
+        "## Commands",
+        "",
+        *dict.fromkeys(f"* `{row['command']}`" for row in rows if row.get("command")),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+@click.command(cls=Command, context_settings={"show_default": True, "max_content_width": 100})
+@click.option("--results", default=str(RESULTS), help="Folder of the studies' results.")
+@click.option("--publish", is_flag=True, help="Also put the table into the package's reports.")
+def claims(results: str, publish: bool) -> None:
+    """Gather the verdicts of all studies into one table of claims."""
+    folder = Path(results)
+    rows = gather(folder)
+    write_atomically(folder / "claims.json", strict_json(rows))
+    write_atomically(folder / "claims.md", markdown(rows))
+    if publish:
+        write_atomically(STUDIES, strict_json(rows))
+    console = Console(highlight=False)
+    for row in rows:
+        console.print(f"[bold]{row['id']:4}[/bold] {row['verdict']:20} {row['statement']}")
+    console.print(f"[bold]{folder / 'claims.md'}[/bold]", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(claims))
