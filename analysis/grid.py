@@ -59,8 +59,7 @@ def measure(
         at = subject(settings, seed)
         before = _Before(at)
         for name, config in configurations(at).items():
-            cell = f"{seed}-{name.replace(' ', '_')}"
-            rows += work.cell(cell, partial(before.rows, name, config))
+            rows += work.cell(f"{seed}-{name}", partial(before.rows, name, config))
     return rows
 
 
@@ -89,7 +88,7 @@ class _Before:
             "metric_before": self._metric,
             **trained(self.at, config, cast(Training, self.at.settings).learning_rate),
             "parameters": parameters,
-            "trace": float(np.trace(kernel["all"])) if kernel else 0.0,  # gains may all vanish
+            "trace": float(np.trace(kernel["all"])) if "all" in kernel else 0.0,
             **self._distances(kernel),
         }
         return [row]

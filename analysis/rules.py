@@ -18,6 +18,7 @@ from ntk_propulsion.report.answer import CLOSE
 from ntk_propulsion.report.claims import FAILS, HOLDS, NOT_TESTABLE, UP_TO_SCALE
 
 SIGNIFICANCE = 0.05
+ROUNDING = 1e-20
 EQUIVALENT = 0.02  # two points of accuracy: about what the paper's "holds" leaves room for
 
 
@@ -328,7 +329,9 @@ def within(differences: Mapping[str, Estimate], margin: float, *, upper_only: bo
 def effect(values: np.ndarray) -> float:
     """Return the p-value of an effect of the columns, rows (seeds) as blocks.
 
-    Two-way analysis of variance without interaction.
+    Two-way analysis of variance without interaction. NaN where it is not defined: too few values,
+    or levels that differ by the very same amounts at every seed (coarse scores do), whose F is
+    infinite for no reason.
 
     Args:
         values: (seeds, levels).
@@ -341,8 +344,8 @@ def effect(values: np.ndarray) -> float:
     residual = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + total
     freedom = (rows - 1) * (columns - 1)
     rest = np.sum(residual**2) / freedom
-    if rest == 0:
-        return 0.0 if of_columns > 0 else 1.0
+    if rest <= ROUNDING * np.var(values):
+        return math.nan
     return float(stats.f.sf(of_columns / (columns - 1) / rest, columns - 1, freedom))
 
 

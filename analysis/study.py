@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shlex
 import sys
 import time
@@ -67,10 +68,17 @@ class Work:
     cells: int = 0
 
     def cell(self, name: str, work: Callable[[], list[Row]]) -> list[Row]:
-        """Return the rows that a cell of the study gives, doing it only if it is not done."""
+        """Return the rows that a cell of the study gives, doing it only if it is not done.
+
+        Args:
+            name: The cell's own among those of the study; it names its file, so that characters
+                which no file's name should hold become underscores.
+            work: Returns the rows, as plain JSON.
+        """
         self.progress.advance(self.cells)
         self.cells += 1
-        return self.run.step(name, lambda: {"rows": work()})["rows"]
+        file = re.sub(r"[^A-Za-z0-9._+=-]+", "_", name)
+        return self.run.step(file, lambda: {"rows": work()})["rows"]
 
 
 @dataclass(frozen=True)

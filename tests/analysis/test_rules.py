@@ -82,6 +82,11 @@ def test_an_effect_of_columns_is_that_of_the_textbook():
     assert rules.effect(values) == pytest.approx(expected)
 
 
+def test_an_effect_without_any_noise_is_not_defined():
+    assert math.isnan(rules.effect(np.array([[0.1, 0.3, 0.2], [0.2, 0.4, 0.3]])))
+    assert math.isnan(rules.effect(np.array([[0.1, 0.3]])))
+
+
 def test_effects_are_rarely_found_where_there_are_none():
     rng = np.random.default_rng(1)
     found = [rules.effect(rng.normal(size=(4, 5))) < 0.05 for _ in range(400)]
