@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from analysis.claims import claims
+from analysis.options import Settings
 from analysis.study import FAILED_CHECK, Study, execute, failed, show
 from ntk_propulsion.command_line import Command, Names, run_command
 from ntk_propulsion.errors import unknown
@@ -61,7 +62,8 @@ def everything(
     chosen = [study(name) for name in studies]
     status = 0
     for one in chosen:
-        settings = one.choose(quick, data=data, model=model)
+        pretrained = one.settings().model == Settings().model  # not a study of random networks
+        settings = one.choose(quick, data=data, model=model if pretrained else None)
         outcome = execute(one, settings, folder / one.name, overwrite=overwrite, resume=resume)
         show(outcome, folder / one.name)
         status = FAILED_CHECK if failed(outcome) else status

@@ -27,7 +27,7 @@ WHICH = ("first", "last", "spread")
 class Settings(Training):
     """Settings of the study."""
 
-    counts: tuple[int, ...] = option((1, 2, 4), "Numbers of blocks, beside all of them.")
+    counts: tuple[int, ...] = option((1, 3), "Numbers of blocks, beside all of them.")
 
 
 def blocks_of(model: nn.Module) -> list[str]:

@@ -26,7 +26,7 @@ ROUNDING = 1e-4  # of float32 kernels
 class Settings(Training):
     """Settings of the study."""
 
-    vectors: tuple[int, ...] = option((2, 4, 8), "Numbers of vectors per layer, beside 1.")
+    vectors: tuple[int, ...] = option((2, 8), "Numbers of vectors per layer, beside 1.")
     ties: str = option("first", "Derivative of max and min where vectors tie: first or even.")
 
 

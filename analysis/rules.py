@@ -350,13 +350,13 @@ def effect(values: np.ndarray) -> float:
 
 
 def exceeds(failures: int, trials: int, bound: float, cells: int) -> bool:
-    """Tell whether failures are more than a bound allows, by the exact binomial test.
+    """Tell whether the whole exact 95% interval of a failure rate lies above a bound.
 
-    At 5%, Bonferroni over the cells of a table; a bound of 1 or more allows everything.
+    Clopper and Pearson's, Bonferroni over the cells of a table; a bound of 1 allows everything.
     """
     if bound >= 1:
         return False
-    return float(stats.binom.sf(failures - 1, trials, bound)) < SIGNIFICANCE / cells
+    return float(stats.binom.sf(failures - 1, trials, bound)) < SIGNIFICANCE / (2 * cells)
 
 
 def rank_correlation(
