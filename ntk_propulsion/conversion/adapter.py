@@ -1,0 +1,120 @@
+"""Our own adapter: the file that `ntk_propulsion.propulsion.save_adapter` writes."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+
+import safetensors.torch
+import torch
+
+from ntk_propulsion.checkpoints import Checkpoint
+from ntk_propulsion.conversion.scaled import ScaledModel
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.hashing import add_tensor
+from ntk_propulsion.propulsion.adapter import FORMAT, VERSION
+from ntk_propulsion.propulsion.config import BIASES, PropulsionConfig
+from ntk_propulsion.propulsion.wrap import plain_parameters, unwrap, wrap, wrapping
+from ntk_propulsion.roles import select
+
+TARGET = "a Propulsion adapter"
+
+
+def adapter_file(model: ScaledModel) -> bytes:
+    """Return the content of the adapter file.
+
+    Raises:
+        InputError: A vector scales something else than the output of a layer that is called, or
+            something else was trained than biases and the head.
+    """
+    selectable = select(model.skeleton.model)
+
+    def reason(module: str) -> str | None:
+        if module not in selectable:
+            return "it is no Linear, Conv1D or Embedding that is called"
+        return model.scales_output(module)
+
+    layers = model.expressible(TARGET, reason)
+    if not layers:
+        raise InputError(f"{TARGET} needs a vector to hold, and none is left")
+    positions = ("all",) if set(layers) == set(selectable) else tuple(layers)
+    config, trained = _settings(model, positions)
+    tensors = {f"{layer}.z": model.vectors[layer] for layer in layers}
+    tensors |= {name: model.weights.read(name) for name in trained}
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": json.dumps(config.to_dict()),
+        "base": _fingerprint(model, trained),
+        "base_class": model.skeleton.class_name,
+    }
+    return safetensors.torch.save(tensors, metadata)
+
+
+def check_base(model: ScaledModel, checkpoint: Checkpoint) -> None:
+    """Check that an adapter was trained on the base that it was read with.
+
+    Raises:
+        InputError: It was trained on another.
+    """
+    trained = {name for name in checkpoint if not name.endswith(".z")}
+    wanted = checkpoint.metadata.get("base")
+    # A fingerprint is of the parameters as they were loaded; the base may lie in another dtype.
+    if all(_fingerprint(model, trained, d) != wanted for d in (None, torch.float32, torch.float64)):
+        raise InputError(
+            f"{checkpoint.path} was trained on another {model.skeleton.class_name} than "
+            f"{model.base}: frozen weights differ"
+        )
+
+
+def _settings(
+    model: ScaledModel, positions: tuple[str, ...]
+) -> tuple[PropulsionConfig, tuple[str, ...]]:
+    """Return the fewest settings that train all that was trained, and what they train."""
+    plain = model.skeleton.model
+    changed = set(model.changed())
+    left: set[str] = changed
+    for head, biases in itertools.product((False, True), BIASES):
+        config = PropulsionConfig(model.known_degree(), positions, biases=biases, train_head=head)
+        trained = wrapping(wrap(plain, config)).trained
+        unwrap(plain)
+        left = changed - set(_with_ties(trained, model.skeleton.ties))
+        if not left:
+            return config, trained
+    first = next(name for name in model.changed() if name in left)
+    raise InputError(
+        f"{TARGET} holds vectors, biases and the head, but {len(left)} other tensors differ from "
+        f"the base, e.g. {first}: convert to merged"
+    )
+
+
+def _with_ties(names: Iterable[str], ties: list[tuple[str, ...]]) -> Iterator[str]:
+    for name in names:
+        yield name
+        for tie in ties:
+            if name in tie:
+                yield from tie
+
+
+def _fingerprint(
+    model: ScaledModel, trained: Iterable[str], dtype: torch.dtype | None = None
+) -> str:
+    """Return what `ntk_propulsion.propulsion.adapter.fingerprint` returns, one tensor at a time.
+
+    Args:
+        model: The model.
+        trained: Names of the parameters that are left out.
+        dtype: Of the parameters when they were loaded; by default as they lie in the file.
+    """
+    parameters = plain_parameters(model.skeleton.model)
+    seen = {id(parameters[name]) for name in trained if name in parameters}
+    digest = hashlib.sha256()
+    for name, parameter in parameters.items():
+        if id(parameter) not in seen:
+            seen.add(id(parameter))
+            value = model.weights.read(name)
+            digest.update(name.encode())
+            add_tensor(digest, value if dtype is None else value.to(dtype))
+    return digest.hexdigest()

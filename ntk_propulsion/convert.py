@@ -1,0 +1,46 @@
+"""python -m ntk_propulsion.convert: a tuning from one form of checkpoint into another."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from ntk_propulsion.command_line import Command, run_command
+from ntk_propulsion.conversion import FORMS, convert_checkpoint
+
+
+@click.command(cls=Command, context_settings={"show_default": True, "max_content_width": 100})
+@click.argument("source")
+@click.option(
+    "--to",
+    "form",
+    required=True,
+    help="; ".join(f"{name}: {words}" for name, words in FORMS.items()) + ".",
+)
+@click.option("--base", help="The model it was trained from: minilm, or a Hugging Face folder.")
+@click.option("--degree", type=int, help="Propulsion's k, where SOURCE does not say it.")
+@click.option("--out", required=True, help="File (adapter) or folder (all others) to write.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier conversion in --out.")
+def convert(
+    source: str, form: str, base: str | None, degree: int | None, out: str, overwrite: bool
+) -> None:
+    """Convert the Propulsion checkpoint SOURCE into another form.
+
+    SOURCE is an adapter or a wrapped model's state dict of this package, a checkpoint of the
+    public code (wrapped, or in-model RoBERTa and DeBERTa), or the folder of a PEFT IA3 adapter.
+    What the form cannot express is refused by name, and nothing is written.
+    """
+    done = convert_checkpoint(source, form, out=out, base=base, degree=degree, overwrite=overwrite)
+    console = Console(highlight=False)
+    power = "unknown degree" if done.degree is None else f"degree {done.degree}"
+    console.print(escape(f"{done.source}: {done.layers} scaled layers, {power}"), soft_wrap=True)
+    for note in done.notes:
+        console.print(escape(f"note: {note}"), soft_wrap=True)
+    console.print(f"[bold]{escape(str(done.out))}[/bold]", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(convert))
