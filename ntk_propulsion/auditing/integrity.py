@@ -1,0 +1,145 @@
+"""Is a checkpoint what it says: a frozen base, finite values, ties kept, nothing left over?"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from ntk_propulsion.auditing.subject import Subject
+from ntk_propulsion.auditing.weights import Row, largest_changes, nonfinite_elsewhere
+
+LISTED = 20
+"""Names that a list in the report holds at most; the table of tensors holds all."""
+_INPUT = re.compile(r"(^|\.)(word_embeddings|embed_tokens|wte|shared)\.weight$")
+_OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|predictions\.decoder|lm_head\.decoder)\.weight$")
+
+
+def integrity(subject: Subject, tensors: list[Row]) -> dict[str, Any]:
+    """Return what the pass over the tensors says of the checkpoint's integrity.
+
+    Args:
+        subject: The checkpoint beside its base.
+        tensors: The rows of `compare_weights`.
+    """
+    inside = [row for row in tensors if row["role"] != "head"]
+    moved = [row for row in inside if row["changed"]]
+    loose = [row for row in moved if not row["declared"]]
+    undeclared = [row["name"] for row in loose]
+    elsewhere = nonfinite_elsewhere(subject)
+    bad = {row["name"]: row["nonfinite"] for row in tensors if row["nonfinite"]} | elsewhere
+    bad_base = {row["name"]: row["nonfinite_base"] for row in tensors if row["nonfinite_base"]}
+    missing = [name for name in subject.missing if _counts(subject, name)]
+    return {
+        "frozen_base": _frozen(subject, inside, undeclared, missing),
+        "changed": len(moved),
+        "compared": sum(row["changed"] is not None for row in inside),
+        "undeclared": undeclared[:LISTED],
+        "undeclared_count": len(undeclared),
+        "only_biases": bool(undeclared) and all(name.endswith(".bias") for name in undeclared),
+        "declared": [row["name"] for row in moved if row["declared"]][:LISTED],
+        "head": _head(tensors),
+        "largest": [
+            {key: row[key] for key in ("name", "relative_norm", "largest")}
+            for row in largest_changes(loose or moved)
+        ],
+        "nonfinite": bad,
+        "nonfinite_base": bad_base,
+        "missing": missing[:LISTED] if subject.carries_base else [],
+        "missing_count": len(missing) if subject.carries_base else 0,
+        "extra": [row["name"] for row in tensors if row["state"] == "not in the base"][:LISTED],
+        "unknown": list(subject.dialect.unknown),
+        "ties": ties(subject),
+        "dtypes": _dtypes(inside),
+        "entries": _entries(subject),
+        "names": subject.alignment.words,
+    }
+
+
+def _counts(subject: Subject, name: str) -> bool:
+    """Tell whether a tensor is one that a whole checkpoint would hold: no head, no buffer."""
+    head = re.search(r"(^|\.)(pooler|classifier|score|cls|lm_head|qa_outputs)\.", name)
+    return head is None and subject.base[name].dtype.is_floating_point
+
+
+def _frozen(subject: Subject, inside: list[Row], undeclared: list[str], missing: list[str]) -> str:
+    """Return "confirmed", "refuted", "incomplete" or "not in the file"."""
+    if undeclared:
+        return "refuted"
+    if not subject.carries_base or not any(row["changed"] is not None for row in inside):
+        return "not in the file"
+    return "incomplete" if missing else "confirmed"
+
+
+def _head(tensors: list[Row]) -> str:
+    """Say what became of the head."""
+    states = {row["state"] for row in tensors if row["role"] == "head"} - {"not in the file"}
+    if not states:
+        return "no head in the file"
+    if states == {"not in the base"}:
+        return "the base has none: nothing to compare"
+    if "another shape" in states:
+        return "another shape than the base's"
+    return "changed" if "changed" in states else "unchanged"
+
+
+def _dtypes(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Count tensors whose type changed, by the two types."""
+    found = Counter(
+        (row["dtype"], row["tuned_dtype"])
+        for row in rows
+        if row["tuned_dtype"] and row["dtype"] and row["tuned_dtype"] != row["dtype"]
+    )
+    return [{"base": a, "tuned": b, "tensors": n} for (a, b), n in found.items()]
+
+
+def _entries(subject: Subject) -> dict[str, int]:
+    """Count the numbers in the tuned file by what the dialect takes them for."""
+    found: dict[str, int] = {}
+    for key, info in subject.tuned.items():
+        role = subject.dialect.roles[key]
+        found[role] = found.get(role, 0) + torch.Size(info.shape).numel()
+    return found
+
+
+def ties(subject: Subject) -> list[dict[str, Any]]:
+    """Say of each pair of tensors that are one in the base whether they still are.
+
+    Pairs are what the base's file keeps as one tensor, and the table of words with the output
+    layer where the configuration ties them or the base holds them equal.
+    """
+    found = []
+    for a, b in _tied_pairs(subject):
+        keys = [subject.keys.get(name) for name in (a, b)]
+        state = "kept"
+        if None in keys:
+            state = "not in the file" if keys == [None, None] else "kept"
+        elif keys[0] != keys[1]:
+            one, other = (subject.tuned.tensor(str(key)) for key in keys)
+            same = one.shape == other.shape and torch.equal(one, other)
+            state = "kept" if same else "broken"
+        found.append({"tensors": [a, b], "state": state})
+    return found
+
+
+def _tied_pairs(subject: Subject) -> list[tuple[str, str]]:
+    base, pairs = subject.base, []
+    for tie in base.ties:
+        pairs += [(tie[0], other) for other in tie[1:]]
+    names = [*base, *subject.extra]
+    tables = [name for name in names if _INPUT.search(name)]
+    outputs = [name for name in names if _OUTPUT.search(name)]
+    if len(tables) == len(outputs) == 1 and _are_tied(subject, tables[0], outputs[0]):
+        pairs.append((tables[0], outputs[0]))
+    return [pair for i, pair in enumerate(pairs) if set(pair) not in map(set, pairs[:i])]
+
+
+def _are_tied(subject: Subject, table: str, output: str) -> bool:
+    base = subject.base
+    if table in base and output in base:
+        same = base[table].shape == base[output].shape
+        return same and torch.equal(base.tensor(table), base.tensor(output))
+    return base.config.get("tie_word_embeddings", True) is not False

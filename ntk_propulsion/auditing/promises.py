@@ -1,0 +1,176 @@
+"""What configurations promise, counted: the tensors of a model, the numbers of an adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from ntk_propulsion.auditing.blueprints import blueprint
+from ntk_propulsion.auditing.subject import Subject, real
+from ntk_propulsion.checkpoints import align
+from ntk_propulsion.checkpoints.files import shown
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.hashing import add_tensor
+from ntk_propulsion.propulsion.config import PropulsionConfig
+from ntk_propulsion.propulsion.wrap import count_parameters, plain_parameters, wrap, wrapping
+from ntk_propulsion.roles import role_of
+
+Row = dict[str, Any]
+
+
+def promises(subject: Subject) -> list[Row]:
+    """Compare what is in a checkpoint with what its configuration promises.
+
+    Returns:
+        Rows of ``what, promised, found, holds`` (None where it cannot be checked) and ``words``.
+    """
+    dialect = subject.dialect
+    checks: list[tuple[str, Callable[[Subject], Row]]] = []
+    if dialect.name == "adapter":
+        checks = [("trained numbers", _adapter_counts), ("base", _fingerprint)]
+    elif dialect.name == "peft" and subject.tuned.adapter_config:
+        checks = [("target modules", _targets)]
+        if dialect.peft_type in ("LORA", "ADALORA"):
+            checks.append(("rank", _rank))
+    elif subject.carries_base and subject.tuned.config:
+        checks = [("tensors of the model", _model_tensors)]
+    return [_checked(what, check, subject) for what, check in checks]
+
+
+def adapter_settings(subject: Subject) -> PropulsionConfig:
+    """Return the settings that our own adapter file records."""
+    return PropulsionConfig.from_dict(json.loads(subject.tuned.metadata["config"]))
+
+
+def _checked(what: str, check: Callable[[Subject], Row], subject: Subject) -> Row:
+    try:
+        return {"what": what, **check(subject)}
+    except (InputError, IndexError) as error:  # a factor without dimensions, for one
+        return _row(None, None, None, f"not checked: {error}") | {"what": what}
+
+
+def _row(promised: Any, found: Any, holds: bool | None, words: str) -> Row:
+    return {"promised": promised, "found": found, "holds": holds, "words": words}
+
+
+def _model_tensors(subject: Subject) -> Row:
+    """Compare the file's tensors with those of the class that config.json names."""
+    config = subject.tuned.config
+    kinds = config.get("architectures")
+    if not (isinstance(kinds, list) and kinds and isinstance(kinds[0], str)):
+        raise InputError("config.json names no architecture")
+    model = blueprint(config, kinds[0])
+    wanted = dict(model.named_parameters())
+    plain = {name: key for key, name in subject.dialect.plain.items()}
+    aligned = align(plain, wanted)
+    held = {aligned.pairs.get(name, name): subject.tuned[key] for name, key in plain.items()}
+    absent = [name for name in wanted if name not in held]
+    other = [name for name, p in wanted.items() if name in held and held[name].shape != p.shape]
+    promised = sum(p.numel() for p in wanted.values())
+    found = sum(math.prod(held[name].shape) for name in wanted if name in held)
+    words = f"{kinds[0]} has {promised:,} parameters, the file {found:,} of them"
+    if absent or other:
+        words += f"; {len(absent)} tensors are missing and {len(other)} of another shape"
+        words += f", e.g. {shown([*absent, *other][0])}"
+    return _row(promised, found, not absent and not other, words)
+
+
+def _adapter_counts(subject: Subject) -> Row:
+    """Compare the adapter's numbers with what its settings train of its class."""
+    settings = adapter_settings(subject)
+    promised = count_parameters(_adapted(subject), settings).total
+    found = sum(math.prod(info.shape) for info in subject.tuned.values())
+    words = f"its settings train {promised:,} numbers, the file holds {found:,}"
+    return _row(promised, found, promised == found, words)
+
+
+def _adapted(subject: Subject) -> nn.Module:
+    """Return the model that our adapter was trained on, on the meta device."""
+    kind = subject.tuned.metadata.get("base_class", "")
+    return blueprint(subject.base.config, kind, _labels(subject))
+
+
+def _labels(subject: Subject) -> int | None:
+    """Return the number of outputs, as what is trained of the head's last layer has it."""
+    dialect, tuned = subject.dialect, subject.tuned
+    widths = {module: tuned[v.keys[0]].shape[-1] for module, v in dialect.scalings.items()}
+    for key, name in dialect.plain.items():
+        if name.endswith(".weight") and len(tuned[key].shape) == 2:
+            widths[name.removesuffix(".weight")] = tuned[key].shape[0]
+    heads = [module for module in widths if role_of(module) == "head"]
+    last = [module for module in heads if not module.endswith("dense")]
+    return widths[last[-1]] if last else None
+
+
+def _fingerprint(subject: Subject) -> Row:
+    """Compare the fingerprint of the frozen base that the adapter records with this base's."""
+    recorded = subject.tuned.metadata.get("base")
+    if not recorded:
+        raise InputError("the adapter records no fingerprint of its base")
+    model = _adapted(subject)
+    # Names are all that counts here: not how many vectors, nor where they start.
+    wrap(
+        model,
+        replace(adapter_settings(subject), initialisation=1.0, vectors=1, pooling="average"),
+    )
+    trained = set(wrapping(model).trained)
+    parameters = plain_parameters(model)
+    aligned = align(subject.base, parameters)
+    key_of = {name: key for key, name in aligned.pairs.items()}
+    seen = {id(parameters[name]) for name in trained}
+    digest, absent = hashlib.sha256(), []
+    for name, parameter in parameters.items():
+        if id(parameter) in seen:
+            continue
+        seen.add(id(parameter))
+        if name not in key_of:
+            absent.append(name)
+            continue
+        digest.update(name.encode())
+        value = real(subject.base.tensor(key_of[name]))
+        add_tensor(digest, value.float() if value.is_floating_point() else value)
+    if absent:
+        raise InputError(
+            f"{len(absent)} frozen tensors of the model that it was trained on are not in the "
+            f"base's file, e.g. {shown(absent[0])} (a head made afresh)"
+        )
+    same = digest.hexdigest() == recorded
+    words = "the base is the one that the adapter was trained on"
+    return _row(recorded[:12], digest.hexdigest()[:12], same, words if same else f"not so: {words}")
+
+
+def _rank(subject: Subject) -> Row:
+    """Compare the ranks of the factors with the configuration's r."""
+    config = subject.tuned.adapter_config
+    rank = config.get("init_r" if subject.dialect.peft_type == "ADALORA" else "r")
+    keys = [k for ks in subject.dialect.factors.values() for k in ks if ".lora_A" in k]
+    if not isinstance(rank, int) or not keys:
+        raise InputError(f"{subject.dialect.peft_type} has no rank")
+    if config.get("rank_pattern"):
+        raise InputError("rank_pattern gives layers ranks of their own")
+    ranks = sorted({subject.tuned[key].shape[0] for key in keys})
+    words = f"adapter_config.json says rank {rank}, the factors have {', '.join(map(str, ranks))}"
+    return _row(rank, ranks, ranks == [rank], words)
+
+
+def _targets(subject: Subject) -> Row:
+    """Compare the adapted modules with the configuration's list of their names."""
+    targets = subject.tuned.adapter_config.get("target_modules")
+    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
+        raise InputError("target_modules is no list of names")
+    modules = list(subject.modules.values())
+    stray = [m for m in modules if not any(m == t or m.endswith(f".{t}") for t in targets)]
+    unused = [t for t in targets if not any(m == t or m.endswith(f".{t}") for m in modules)]
+    words = f"{len(modules)} modules are adapted, all of them targets and every target among them"
+    if stray or unused:
+        words = (
+            f"{len(stray)} adapted modules are no targets and {len(unused)} targets are not "
+            f"adapted, e.g. {shown([*stray, *unused][0])}"
+        )
+    return _row(len(targets), len(modules), not stray and not unused, words)

@@ -1,0 +1,85 @@
+"""What an audit depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.kernels.plan import parse_memory
+from ntk_propulsion.propulsion.layers import check_degree
+from ntk_propulsion.settings import DTYPES, OUTPUTS
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """What an audit depends on.
+
+    Attributes:
+        base: What was tuned: ``"minilm"``, a folder, a file of tensors, or a hub id.
+        tuned: What came of it: folders or files, or hub ids; one or several.
+        degree: The power k of the gains, for checkpoints that don't say it.
+        spectra: Whether to compute the updates' singular values, which takes most of the time.
+        task: Kernels are computed on it; None for no kernels.
+        data: The GLUE folder, if the task is read from one.
+        examples: N, drawn from the task's test split.
+        outputs: What the kernels are of: logits, margin or sum.
+        seed: Of the draws, of new weights, of the control's directions and of the intervals.
+        device: Where the kernels are computed.
+        dtype: ``"float32"`` or ``"float64"`` for the kernels.
+        memory: What their computation may hold beside the models.
+        text_column: Of a task's file.
+        pair_column: Of a task's file.
+        label_column: Of a task's file.
+        trust_remote_code: Whether code of the base may run, when kernels need it as a model.
+    """
+
+    base: str
+    tuned: tuple[str, ...]
+    degree: int | None = None
+    spectra: bool = True
+    task: str | None = None
+    data: str | None = None
+    examples: int = 32
+    outputs: str = "logits"
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    memory: str = "2.5GiB"
+    text_column: str = "text"
+    pair_column: str | None = None
+    label_column: str = "label"
+    trust_remote_code: bool = False
+
+    def check(self) -> None:
+        """Refuse values that make no sense, before anything is read.
+
+        Raises:
+            InputError: One does.
+        """
+        if not self.tuned:
+            raise InputError("nothing to audit: give --tuned a checkpoint")
+        if self.degree is not None:
+            check_degree(self.degree)
+        if self.examples < 2:
+            raise InputError(f"--examples {self.examples}: a kernel compares at least 2 examples")
+        for option, value, known in (
+            ("dtype", self.dtype, DTYPES),
+            ("outputs", self.outputs, OUTPUTS),
+        ):
+            if value not in known:
+                raise unknown(option, value, known)
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**32 - 1}")
+        parse_memory(self.memory, torch.device("cpu"))
+
+    @property
+    def names(self) -> list[str]:
+        """What the checkpoints are called in the report: distinct, and as short as that allows."""
+        parts = [[part for part in name.split("/") if part] or [name] for name in self.tuned]
+        for depth in range(1, max(map(len, parts)) + 1):
+            names = ["/".join(part[-depth:]) for part in parts]
+            if len(set(names)) == len(names):
+                return names
+        return [f"{name} ({i})" for i, name in enumerate(self.tuned, 1)]

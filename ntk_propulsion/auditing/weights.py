@@ -1,0 +1,323 @@
+"""One pass over the weights of base and tuned: every tensor's change, every layer's update.
+
+A few tensors are in memory at a time, never a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ntk_propulsion.auditing.inapplicable import InapplicableError
+from ntk_propulsion.auditing.subject import Subject, real
+from ntk_propulsion.roles import role_of
+from ntk_propulsion.theory.updates import (
+    RANKS,
+    Explained,
+    LayerUpdate,
+    LayerWeights,
+    LowRank,
+    UpdateTotal,
+    layer_update,
+    tensor_change,
+    total_update,
+)
+
+Row = dict[str, Any]
+SHOWN_VALUES = 64
+"""Singular values of a layer's update that the report keeps."""
+DECLARED = ("trained bias", "trained weight")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the pass found.
+
+    Attributes:
+        tensors: A row per tensor of either file.
+        layers: A row per layer that the tuning changed, or may have.
+        total: All layers together; None where no layer could be compared.
+        gains: Best gains of each layer that changed, (d_out,), by module.
+    """
+
+    tensors: list[Row]
+    layers: list[Row]
+    total: Row | None
+    gains: dict[str, np.ndarray]
+
+
+@dataclass
+class _Pass:
+    subject: Subject
+    seed: int
+    spectra: bool
+    tensors: list[Row] = field(default_factory=list)
+    layers: list[Row] = field(default_factory=list)
+    updates: list[LayerUpdate] = field(default_factory=list)
+    gains: dict[str, np.ndarray] = field(default_factory=dict)
+    other: float = 0.0  # |D|**2 of what no layer holds: norms, tables of biases
+
+
+def compare_weights(
+    subject: Subject,
+    *,
+    seed: int = 0,
+    spectra: bool = True,
+    on_module: Callable[[int, int], None] = lambda done, total: None,
+) -> Weights:
+    """Compare every tensor and every layer of a tuned checkpoint with its base's.
+
+    Args:
+        subject: The two.
+        seed: Of the random directions that the share is compared with.
+        spectra: Whether to compute singular values: ranks, and the closest LoRA of each.
+        on_module: Told (modules done, modules in all).
+    """
+    work = _Pass(subject, seed, spectra)
+    modules = list(subject.modules_in_order())
+    for done, (module, names) in enumerate(modules, 1):
+        _module(work, module, names)
+        on_module(done, len(modules))
+    for name in subject.extra:
+        work.tensors.append(_extra_row(subject, name))
+    places = dict(modules)
+    work.layers += [
+        _without(module, subject.objection(module) or "the base has no layer of that name")
+        for module in subject.modules
+        if module not in places
+    ]
+    total = total_update(work.updates) if work.updates else None
+    rows = None if total is None else _total_row(total, work.other)
+    return Weights(work.tensors, work.layers, rows, work.gains)
+
+
+def _module(work: _Pass, module: str, names: list[str]) -> None:
+    """Compare the tensors of one module, and the layer that they make."""
+    subject = work.subject
+    changed = module in subject.modules
+    inside = {f"{module}.weight", f"{module}.bias"}
+    for name in names:
+        row, energy = _tensor_row(subject, name)
+        work.tensors.append(row)
+        changed = changed or (row["changed"] is True and name in inside)
+        if energy and not _in_layer(subject, module, name) and row["role"] != "head":
+            work.other += energy
+    # A weight that is there under a tied name too counts once.
+    if not changed or f"{module}.weight" in subject.alignment.tied:
+        return
+    before = subject.layer(module)
+    if before is None or _differs(subject, module, before):
+        if module in subject.modules:
+            reason = subject.objection(module) or "the base has no layer of that name and shape"
+            work.layers.append(_without(module, reason))
+        return
+    try:
+        after = subject.after(module, subject.own(module, before))
+    except InapplicableError as reason:
+        work.layers.append(_without(module, str(reason)))
+        return
+    _compare_layer(work, module, before, after)
+
+
+def _without(module: str, reason: str) -> Row:
+    return {"module": module, "role": role_of(module), "reason": reason}
+
+
+def _compare_layer(work: _Pass, module: str, before: LayerWeights, after: LayerWeights) -> None:
+    # Each layer its own directions, the same whatever other layers there are.
+    seed = [work.seed, *module.encode()]
+    update = layer_update(before, after, seed, spectrum=work.spectra)
+    if role_of(module) != "head":
+        work.updates.append(update)
+    if update.neurons is not None:
+        work.gains[module] = update.neurons.gains
+    work.layers.append(_layer_row(module, update))
+
+
+def _in_layer(subject: Subject, module: str, name: str) -> bool:
+    """Tell whether a tensor is of a layer whose update is measured as a whole."""
+    weight = subject.base.get(f"{module}.weight")
+    if weight is None or len(weight.shape) != 2:
+        return False
+    whole = {f"{module}.weight"}
+    if f"{module}.bias" in subject.base:
+        whole.add(f"{module}.bias")
+    return name in whole
+
+
+def _differs(subject: Subject, module: str, before: LayerWeights) -> bool:
+    """Tell whether the tuned head has another shape than the base's."""
+    name = f"{module}.weight"
+    return name in subject.keys and subject.tuned[subject.keys[name]].shape != before.weight.shape
+
+
+def _tensor_row(subject: Subject, name: str) -> tuple[Row, float]:
+    """Return the row of a tensor of the base, and the squared norm of its change."""
+    info = subject.base[name]
+    key = subject.keys.get(name)
+    row: Row = {
+        "name": name,
+        "role": _role(subject, name, key),
+        "shape": list(info.shape),
+        "dtype": _dtype(info.dtype),
+        "tuned_dtype": None,
+        "state": "not in the file",
+        "changed": None,
+        "relative_norm": None,
+        "largest": None,
+        "nonfinite": 0,
+        "nonfinite_base": 0,
+        "declared": False,
+    }
+    if not key:
+        return row, 0.0
+    tuned = subject.tuned[key]
+    row |= {
+        "tuned_dtype": _dtype(tuned.dtype),
+        "declared": _declared(subject, key),
+    }
+    after = real(subject.tuned.tensor(key))
+    if tuned.shape != info.shape:
+        row |= {"state": "another shape", "changed": True, "nonfinite": _nonfinite(after)}
+        return row, 0.0
+    change = tensor_change(real(subject.base.tensor(name)), after)
+    row |= {
+        "state": "changed" if change.changed else "unchanged",
+        "changed": change.changed,
+        "relative_norm": change.relative_norm,
+        "largest": change.largest,
+        "nonfinite": change.nonfinite_after,
+        "nonfinite_base": change.nonfinite_before,
+    }
+    return row, (change.norm or 0.0) ** 2 if change.changed else 0.0
+
+
+def _extra_row(subject: Subject, name: str) -> Row:
+    key = subject.keys[name]
+    info = subject.tuned[key]
+    return {
+        "name": name,
+        "role": _role(subject, name, key),
+        "shape": list(info.shape),
+        "dtype": None,
+        "tuned_dtype": _dtype(info.dtype),
+        "state": "not in the base",
+        "changed": None,
+        "relative_norm": None,
+        "largest": None,
+        "nonfinite": _nonfinite(real(subject.tuned.tensor(key))),
+        "nonfinite_base": 0,
+        "declared": _declared(subject, key),
+    }
+
+
+def _declared(subject: Subject, key: str) -> bool:
+    """Tell whether a file says that it trained a tensor: what carries no base says so of all."""
+    return subject.dialect.roles.get(key) in DECLARED or not subject.carries_base
+
+
+def _role(subject: Subject, name: str, key: str | None) -> str:
+    module = name.rpartition(".")[0]
+    role = role_of(module)
+    if role == "head" and name in subject.base and re.search(r"(^|\.)pooler\.", name):
+        return "pooler"  # pretrained with the base, and frozen with it
+    if key and subject.dialect.roles.get(key) == "head":
+        return "head"
+    return "norm" if role == "other" and "norm" in module.rpartition(".")[2].lower() else role
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _nonfinite(tensor: Tensor) -> int:
+    return int((~tensor.isfinite()).sum())
+
+
+def nonfinite_elsewhere(subject: Subject) -> dict[str, int]:
+    """Count NaN and infinite entries of vectors, factors and unknown keys, where there are any."""
+    named = set(subject.keys.values())
+    rest = [key for key in subject.tuned if key not in named]
+    found = {key: _nonfinite(real(subject.tuned.tensor(key))) for key in rest}
+    return {key: count for key, count in found.items() if count}
+
+
+def _layer_row(module: str, update: LayerUpdate) -> Row:
+    row: Row = {
+        "module": module,
+        "role": role_of(module),
+        "kind": update.kind,
+        "d_out": update.d_out,
+        "d_in": update.d_in,
+        "reason": None if update.neurons else "not finite",
+    }
+    if update.neurons is None or update.weights is None:
+        return row
+    gains = update.neurons.gains
+    row |= _shares(update.neurons.explained)
+    row |= {
+        "gain_min": float(gains.min()),
+        "gain_max": float(gains.max()),
+        "matching_rank": update.matching_rank,
+    }
+    if update.spectrum is not None:
+        spectrum = update.spectrum
+        row |= {
+            "rank": spectrum.rank,
+            "stable_rank": spectrum.stable_rank,
+            "participation_ratio": spectrum.participation_ratio,
+            "spectrum": (spectrum.values / spectrum.values[0])[:SHOWN_VALUES].tolist(),
+        }
+    if update.low_rank is not None:
+        row |= {f"share_rank_{r}": update.low_rank.share(r) for r in RANKS}
+    return row
+
+
+def _shares(explained: Explained) -> Row:
+    return {
+        "relative_norm": explained.relative_norm,
+        "share": explained.share,
+        "expected_share": explained.expected_share,
+        "drawn_share": explained.drawn_share,
+        "times_chance": explained.times_expected,
+        "deviations": explained.deviations,
+    }
+
+
+def _total_row(total: UpdateTotal, other: float) -> Row:
+    """Return the row of all layers, and the share of the whole tuning (head left out)."""
+    whole = total.neurons + Explained(update=other)
+    row: Row = {
+        "layers": total.layers,
+        "left_out": total.left_out,
+        "parameters": total.parameters,
+        **_shares(total.neurons),
+        "share_of_weights": total.weights.share,
+        "share_of_all": whole.share,
+        "update_outside_layers": other / whole.update if whole.update else None,
+    }
+    if total.low_rank is not None:
+        row |= _ranks(total.low_rank, total.weights.share)
+    return row
+
+
+def _ranks(low_rank: LowRank, share: float | None) -> Row:
+    matching = None if share is None else low_rank.matching_rank(share)
+    return {
+        "matching_rank": matching,
+        "lora": [
+            {"rank": r, "share": low_rank.share(r), "parameters": low_rank.cost(r)} for r in RANKS
+        ],
+    }
+
+
+def largest_changes(tensors: list[Row], top: int = 5) -> list[Row]:
+    """Return the changed tensors that moved most, relative to their size; what had none, last."""
+    changed = [row for row in tensors if row["changed"]]
+    return sorted(changed, key=lambda row: -(row["relative_norm"] or 0.0))[:top]
