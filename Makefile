@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: compare test lint clean
+.PHONY: compare studies test lint clean
 
 # torch goes first and alone: a range asked for by another package may fetch a larger build.
 $(VENV)/.installed: pyproject.toml constraints.txt requirements-demo.txt
@@ -16,6 +16,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements-demo.txt
 
 compare: $(VENV)/.installed  ## the experiment on the packaged model and data; ARGS="--task stsb" adds options
 	$(RUN) -m ntk_propulsion.compare $(ARGS)
+
+studies: $(VENV)/.installed  ## the paper's claims, all studies; ARGS="--quick" or ARGS="--data GLUE"
+	$(RUN) -m analysis $(ARGS)
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .

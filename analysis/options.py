@@ -10,6 +10,14 @@ import click
 
 from ntk_propulsion.command_line import Names
 
+PACKAGED = ("rotten-tomatoes", "imdb")
+"""Tasks that come with a package and take no data folder."""
+
+
+def folder_of(task: str, data: str | None) -> str | None:
+    """Return the data folder that a task is read from, None for one that needs none."""
+    return None if task in PACKAGED else data
+
 
 def option(default: Any, meaning: str) -> Any:
     """Return a field of a study's settings: its default, and what ``--help`` says of it."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analysis.options import Settings, Training, Tuned
+from analysis.options import Settings, Training, Tuned, folder_of
 from ntk_propulsion.encoding import encode
 from ntk_propulsion.evaluation import evaluate
 from ntk_propulsion.heads import fit_probe
@@ -135,10 +135,11 @@ def subject(
         InputError: Model or task cannot be loaded, or has too few examples.
     """
     known = settings if isinstance(settings, Tuned) else Tuned()
+    name = task or cast(Training, settings).task_name
     chosen = ExperimentSettings(
         model=settings.model,
-        task=task or cast(Training, settings).task_name,
-        data=settings.data,
+        task=name,
+        data=folder_of(name, settings.data),
         examples=settings.examples,
         degree=settings.degree,
         head=cast(Head, known.head),

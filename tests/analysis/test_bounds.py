@@ -189,3 +189,11 @@ def test_bad_settings_are_named(changed: dict, words: str, tmp_path) -> None:
     settings = bounds.STUDY.choose(quick=True, **({"widths": (64,), "draws": 10} | changed))
     with pytest.raises(InputError, match=words):
         execute(bounds.STUDY, settings, tmp_path / "out", progress=Progress())
+
+
+def test_the_exact_probability_is_that_of_chi_squared_and_of_draws():
+    exact = stats.chi2.cdf(80, 100) + stats.chi2.sf(120, 100)
+    assert bounds.outside(np.ones(100), 0.2) == pytest.approx(exact, rel=1e-9)
+    uneven = 0.9 ** np.arange(60.0)
+    drawn = np.abs(bounds.diagonal_errors(uneven[None], 100_000, np.random.default_rng(0)))
+    assert bounds.outside(uneven, 0.4) == pytest.approx((drawn >= 0.4).mean(), abs=0.007)
