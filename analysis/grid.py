@@ -201,7 +201,7 @@ def about(rows: Sequence[Row], settings: Training) -> str:
 
 
 @style.styled
-def draw(rows: Sequence[Row], settings: Training, title: str, finding: str = "") -> Figure:
+def draw(rows: Sequence[Row], settings: Training, title: str) -> Figure:
     """Draw metric and kernel distance of each configuration, and one against the other."""
     metric = by_configuration(rows, "metric")
     figure = Figure(figsize=(12, max(4.2, 1.6 + 0.3 * len(metric))))
@@ -210,7 +210,7 @@ def draw(rows: Sequence[Row], settings: Training, title: str, finding: str = "")
     before = float(np.mean([row["metric_before"] for row in rows]))
     _dots(left, metric, looks)
     left.axvline(before, color=style.GREY, linestyle="--", linewidth=1, label="before training")
-    left.legend(loc="lower left")
+    left.legend(loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
     left.set_xlabel(f"{rows[0]['metric_name']} after training")
     _dots(middle, by_configuration(rows, "without_head_best_scale_error"), looks)
     middle.set_yticklabels([])
@@ -223,7 +223,8 @@ def draw(rows: Sequence[Row], settings: Training, title: str, finding: str = "")
     style.frame(
         figure,
         title,
-        f"{about(rows, settings)}. Dots: seeds; bars: their mean. {finding}",
+        f"{about(rows, settings)}. Dots: seeds; bars: their mean; the right "
+        f"panel's marks are those of the left one.",
     )
     return figure
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -117,8 +117,40 @@ class Study(Generic[S]):
         """Do, or finish, the study in its folder, which must have begun; return its outcome."""
         told = progress or Progress()
         told.begin(self.name)
-        began = time.perf_counter()
         rows = self.measure(settings, Work(run, told))
+        outcome = self._write(rows, settings, run.folder, command, environment(dict(run.seconds)))
+        run.clean()
+        return outcome
+
+    def redraw(self, folder: Path) -> dict[str, Any]:
+        """Judge and draw a finished study anew from its table, without measuring.
+
+        Raises:
+            InputError: The folder holds no finished study of this kind.
+        """
+        try:
+            before = json.loads((folder / FINAL).read_text())
+            kept: dict[str, Any] = before["settings"]
+            given: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()
+            }
+            settings = replace(self.settings(), **given)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder} holds no finished {self.name}: leave --redraw out"
+            ) from error
+        command, measured_on = before["command"], before["environment"]
+        return self._write(load_rows(folder), settings, folder, command, measured_on)
+
+    def _write(
+        self,
+        rows: Sequence[Row],
+        settings: S,
+        folder: Path,
+        command: str,
+        measured_on: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Judge and draw rows, write everything, verdict.json last, and return what it holds."""
         outcome = {
             "study": self.name,
             "question": self.question,
@@ -126,21 +158,19 @@ class Study(Generic[S]):
             "settings": described(settings),
             "verdicts": [asdict(verdict) for verdict in self.judge(rows, settings)],
             "checks": [asdict(check) for check in self.check(rows, settings)],
-            "environment": environment(dict(run.seconds)),
-            "seconds_of_this_process": round(time.perf_counter() - began, 1),
+            "environment": measured_on,
         }
-        files = {run.folder / TABLE: table_csv(rows).encode()}
+        files = {folder / TABLE: table_csv(rows).encode()}
         if arrays := arrays_of(rows):
             content = io.BytesIO()
             np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
-            files[run.folder / ARRAYS] = content.getvalue()
+            files[folder / ARRAYS] = content.getvalue()
         for name, figure in self.draw(rows, settings).items():
             for kind in ("png", "svg"):
-                files[run.folder / f"{name}.{kind}"] = style.render(figure, kind)
-        files[run.folder / FINAL] = strict_json(outcome).encode()  # last: now it is complete
+                files[folder / f"{name}.{kind}"] = style.render(figure, kind)
+        files[folder / FINAL] = strict_json(outcome).encode()  # last: now it is complete
         for path, data in files.items():
             write_atomically(path, data)
-        run.clean()
         return outcome
 
 
@@ -162,33 +192,66 @@ def arrays_of(rows: Iterable[Row]) -> dict[str, np.ndarray]:
 def table_csv(rows: Iterable[Row]) -> str:
     """Return rows as CSV, a column for every key that any of them has, in order of appearance.
 
-    Rows that hold an array are left out.
+    Texts stand in quotes, numbers do not, so that `load_rows` reads back what was written. Six
+    digits are more than any of these measurements has. Rows that hold an array are left out.
     """
     rows = [row for row in rows if "array" not in row]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     writer.writerows({k: _short(v) for k, v in row.items()} for row in rows)
     return text.getvalue()
 
 
 def _short(value: Any) -> Any:
-    """Six digits are more than any of these measurements has."""
-    return f"{value:.6g}" if isinstance(value, float) else value
+    if isinstance(value, bool):
+        return str(value)
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def load_rows(folder: Path) -> list[Row]:
+    """Return the rows of a finished study, those with arrays at the end.
+
+    A measurement that a row does not have is None.
+
+    Raises:
+        InputError: The folder holds no whole table.
+    """
+    try:
+        with (folder / TABLE).open(newline="") as file:
+            rows = [
+                {key: _typed(value) for key, value in row.items()}
+                for row in csv.DictReader(file, quoting=csv.QUOTE_NONNUMERIC)
+            ]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / TABLE} is missing or damaged: run the study anew") from error
+    if (folder / ARRAYS).is_file():
+        with np.load(folder / ARRAYS) as arrays:
+            rows += [{"name": name, "array": arrays[name]} for name in arrays.files]
+    return rows
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    return {"": None, "True": True, "False": False}.get(value, value)
 
 
 def main(study: Study[Any], arguments: list[str] | None = None) -> int:
     """Run a study from the command line and return the exit status: 1 where a check fails."""
 
     def call(
-        quick: bool, out: str | None, overwrite: bool, resume: bool, **given: Any
+        quick: bool, out: str | None, overwrite: bool, resume: bool, redraw: bool, **given: Any
     ) -> int | None:
-        settings = study.choose(quick, **given)
         folder = (
             Path(out) if out else Path("runs") / ("quick" if quick else "analysis") / study.name
         )
-        outcome = execute(study, settings, folder, overwrite=overwrite, resume=resume)
+        if redraw:
+            outcome = study.redraw(folder)
+        else:
+            settings = study.choose(quick, **given)
+            outcome = execute(study, settings, folder, overwrite=overwrite, resume=resume)
         show(outcome, folder)
         return FAILED_CHECK if failed(outcome) else 0
 
@@ -198,6 +261,7 @@ def main(study: Study[Any], arguments: list[str] | None = None) -> int:
         click.Option(["--out"], help="Folder of the results.  [default: runs/analysis/NAME]"),
         click.Option(["--overwrite"], is_flag=True, help="Remove an earlier run in --out."),
         click.Option(["--resume"], is_flag=True, help="Finish an interrupted run in --out."),
+        click.Option(["--redraw"], is_flag=True, help="Judge and draw a finished run anew."),
     ]
     command = Command(
         study.name,

@@ -95,6 +95,32 @@ def test_a_killed_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert [(w, s) for w in (2, 3) for s in range(3)] == DONE
 
 
+def test_a_finished_study_can_be_judged_and_drawn_anew_without_measuring(tmp_path):
+    out = ["--out", str(tmp_path / "a")]
+    assert main(made(), [*out, "--widths", "5"]) == 0
+    before = json.loads((tmp_path / "a" / "verdict.json").read_text())
+    (tmp_path / "a" / "figure.png").unlink()
+    assert main(made(passed=False), [*out, "--redraw"]) == 1
+    after = json.loads((tmp_path / "a" / "verdict.json").read_text())
+    assert len(DONE) == 3
+    assert (tmp_path / "a" / "figure.png").is_file()
+    assert not after["checks"][0]["passed"]
+    assert {k: v for k, v in before.items() if k != "checks"} == {
+        k: v for k, v in after.items() if k != "checks"
+    }
+    assert main(made(), ["--out", str(tmp_path / "b"), "--redraw"]) == 2
+
+
+def test_a_table_comes_back_with_its_types(tmp_path):
+    rows = [{"text": "1", "n": 3, "x": 0.1}, {"text": "a, b", "n": 4, "x": None, "is": True}]
+    (tmp_path / "table.csv").write_text(study.table_csv(rows))
+    found = study.load_rows(tmp_path)
+    assert found == [{**rows[0], "is": None}, rows[1]]
+    (tmp_path / "table.csv").write_text('"x"\n0.1.2\n')
+    with pytest.raises(InputError, match="damaged"):
+        study.load_rows(tmp_path)
+
+
 def test_a_finished_study_is_neither_lost_nor_done_twice(tmp_path, capsys):
     out = ["--out", str(tmp_path / "a")]
     assert main(made(), out) == 0
