@@ -43,7 +43,7 @@ from ntk_propulsion.settings import Settings
 from ntk_propulsion.training import finetune
 
 SCHEMA = 1
-ADAPTER = "adapter.safetensors"
+ADAPTER, HEAD = "adapter.safetensors", "head.safetensors"
 Method = Literal["full", "propulsion"]
 
 
@@ -113,7 +113,7 @@ class _Experiment:
                 "changed since it began"
             )
         with torch.no_grad():
-            for name, value in _load_tensors(self.run.path("head.safetensors")).items():
+            for name, value in _load_tensors(self.run.path(HEAD)).items():
                 self.loaded.model.get_parameter(name).copy_(value)
         return found["probe"]
 
@@ -125,7 +125,7 @@ class _Experiment:
             probe = fit_probe(self.loaded, self.materials.task, fitted, seed=self.settings.seed)
             report = asdict(probe)
         head = {name: model.get_parameter(name) for name in head_parameters(model)}
-        _save_tensors(head, self.run.path("head.safetensors"))
+        _save_tensors(head, self.run.path(HEAD))
         return report
 
     # -- kernels and training
@@ -219,8 +219,8 @@ class _Experiment:
         points = ["theta0", *(_point(log["method"]) for log in logs)]
         kernels = {p: load_kernels(self.run.path(f"{p}.safetensors")) for p in points}
         vectors = self._vectors() if logs else {}
-        if logs:
-            write_atomically(self.run.folder / ADAPTER, self.run.path(ADAPTER).read_bytes())
+        for name in (HEAD, *([ADAPTER] if logs else [])):
+            write_atomically(self.run.folder / name, self.run.path(name).read_bytes())
         measured = Measured(kernels, head, start, logs, vectors)
         parts = parts_by_point(self.loaded.model, kernels)
         results = results_of(self.settings, self.materials, measured, parts)

@@ -24,6 +24,7 @@ OWN = (
     f"{STEPS}/*.json",
     "kernels.safetensors",
     "adapter.safetensors",
+    "head.safetensors",
     "figures/*.png",
 )
 

@@ -108,6 +108,15 @@ def test_kernels_after_propulsion_stand_at_the_trained_z_and_at_the_merged_weigh
     assert other > 1e-3  # z is not 1, so the two differ: the right one was kept
 
 
+def test_a_run_leaves_the_head_without_which_its_adapter_fits_no_model(at_start):
+    fresh = prepare(tiny_runs.settings()).loaded.model
+    folder = tiny_runs.finished()
+    with pytest.raises(InputError, match="a head made afresh"):
+        load_adapter(fresh, folder / "adapter.safetensors")
+    fresh.load_state_dict(load_file(folder / "head.safetensors"), strict=False)
+    load_adapter(fresh, folder / "adapter.safetensors")
+
+
 def test_the_metric_is_that_of_evaluate(at_start):
     results = tiny_runs.report(tiny_runs.finished())["results"]
     test = draw(at_start.task, 10, seed=0)

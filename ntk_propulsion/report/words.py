@@ -137,7 +137,7 @@ def percent(value: Any) -> str:
     if value is None:
         return MISSING
     share = 100 * value
-    if 99.95 <= share < 100:
+    if 99.95 <= share < 99.9995:
         return f"{share:.3f}%"
     return f"{share:.1f}%" if abs(share) < 10 or abs(share - 100) < 1 else f"{share:.0f}%"
 
