@@ -50,6 +50,7 @@ from ntk_propulsion.theory.error_budget import STEPS
 
 GLUE = ("sst2", "rte", "cola", "stsb")
 RESAMPLES = 200  # of the paired bootstrap: each one recomputes every random subset's CKA
+OF_MODULES = ("angle", "unbiased_cka")  # the error budget's distances of single layers
 ADDITIVE = 1e-4  # relative rounding of float32 kernels that add up
 
 
@@ -134,7 +135,11 @@ class _Task:
             head_modules=head_modules(self.at.model),
             memory=self.settings.memory,
         )
-        return [{"kind": "budget", "point": "theta0", **row} for row in found.rows()]
+        return [
+            {"kind": "budget", "point": "theta0", **row}
+            for row in found.rows()
+            if row["part"] != "module" or row["distance"] in OF_MODULES
+        ]
 
     def tuned(self) -> list[Row]:
         """Fine-tune both ways and measure both kernels at both ends."""
