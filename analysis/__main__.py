@@ -26,6 +26,7 @@ STUDIES = (
     "layers",
     "pooling",
     "shift",
+    "regime",
 )
 
 

@@ -27,12 +27,6 @@ RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("id", "statement", "source", "study", "verdict", "measured", "about", "rule")
 # Claims that no study measures, and why.
 UNTESTED = {
-    "T3": ("The output's change is its first-order Taylor expansion", "App. A",
-           "no study yet; ntk_propulsion.regime measures it on any two checkpoints"),
-    "T4": ("The gradient at step t is about the gradient at step 0", "App. C",
-           "no study yet; a run of ntk_propulsion.compare judges one model and task"),
-    "A4": ("After training z lies in [0.98, 1.02]", "App. F",
-           "no study yet; a run of ntk_propulsion.compare judges one model and task"),
     "E2": ("Faster convergence than LoRA and AdaLoRA", "Fig. 3", "no study yet"),
     "E3": ("17.2 GB of memory against over 26.0 GB", "Fig. 4",
            "the models and batch sizes behind it are not given, and it needs a GPU"),

@@ -120,6 +120,23 @@ RULES = {
             "otherwise not testable here.",
         ),
         Rule(
+            "T3",
+            "Linearization: the output's change is its first-order Taylor expansion",
+            "App. A",
+            "regime",
+            "Linearization error |f_t - f_lin| / |f_t - f_0| after training, 95% bootstrap over "
+            "examples: holds if every interval (full fine-tuning and Propulsion, every task) ends "
+            "at 0.1 or below (ntk_propulsion.regime); fails if any lies wholly above; otherwise "
+            "not testable here.",
+        ),
+        Rule(
+            "T4",
+            "Fixed features: the gradient at step t is about the gradient at step 0",
+            "App. C",
+            "regime",
+            "As T3, with the feature drift |J_t - J_0| / |J_0| of what each method trains.",
+        ),
+        Rule(
             "T5",
             "Heat maps of K_F, K_P and abs(K_F - K_P) closely resemble each other",
             "App. B, Fig. 6",
@@ -239,6 +256,14 @@ RULES = {
             "metric, both averaged over seeds; 95% bootstrap over configurations: holds if the "
             "interval lies below 0; fails if it lies above -0.3; otherwise not testable here. "
             "Distances that agree to four digits count as equal.",
+        ),
+        Rule(
+            "A4",
+            "After training z lies in [0.98, 1.02]",
+            "App. F",
+            "regime",
+            "Holds if at least 99% of z lie there on every task; fails otherwise; not testable "
+            "here if Adam's learning rates add up to less than 0.04, twice the way out.",
         ),
         Rule(
             "E1",
