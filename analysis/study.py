@@ -23,6 +23,7 @@ import click
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from analysis.options import Settings, options_of
@@ -309,7 +310,7 @@ def show(outcome: Mapping[str, Any], folder: Path) -> None:
     console = Console(highlight=False)
     table = Table("claim", "verdict", "measured", title=outcome["question"], title_justify="left")
     for verdict in outcome["verdicts"]:
-        table.add_row(verdict["id"], verdict["verdict"], verdict["measured"])
+        table.add_row(verdict["id"], verdict["verdict"], escape(verdict["measured"]))
     console.print(table)
     for check in failed(outcome):
         print(f"check failed: {check['name']}: {check['measured']}", file=sys.stderr)
