@@ -1,0 +1,271 @@
+"""A recorded training: the kernels at its points, and all that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.regime import RegimeMeasures, RegimeVerdict, kernel_regime
+from ntk_propulsion.rows import kernel_rows
+from ntk_propulsion.theory.distances import alignment_distance, compare_kernels
+from ntk_propulsion.theory.inputs import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+NORMS = ("frobenius",)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """What is kept of a training at one step.
+
+    Attributes:
+        step: How many steps were taken.
+        measures: Linearization and drift of what trains, from theta_0 to here, with K_0 and K_t of
+            it; parts by module are numbers only.
+        full: K_F at these parameters, gains and adapters folded into the weights.
+        outputs: f(theta_t), (N, O).
+        linearized: f_0 + J_0 (theta_t - theta_0), (N, O).
+        parameter_distance: |theta_t - theta_0| of what trains.
+        feature_velocity: |J_t - J_s| / |J_0| per step since the point before, s: how fast the drift
+            can grow. 0 at theta_0. Below `measures.drift_floor` over the steps it is rounding.
+        velocity_per_example: The same for each example's rows of J, (N,).
+    """
+
+    step: int
+    measures: RegimeMeasures
+    full: Kernel
+    outputs: Array
+    linearized: Array
+    parameter_distance: float
+    feature_velocity: float
+    velocity_per_example: Array
+
+    @property
+    def per_example(self) -> dict[str, Array]:
+        """What is measured of what trains, for each example, (N,)."""
+        return {
+            "feature_drift": self.measures.drift_per_example,
+            "linearization_error": self.measures.linearization_per_example,
+            "feature_velocity": self.velocity_per_example,
+        }
+
+    @property
+    def own(self) -> Kernel:
+        """The kernel of what trains, at these parameters."""
+        return self.measures.after
+
+    @property
+    def kernels(self) -> dict[str, Kernel]:
+        """The kernel of what trains, ``"own"``, and of all weights, ``"full"``."""
+        return {"own": self.own, "full": self.full}
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Kernels along a training, at some of its steps.
+
+    Attributes:
+        method: The name of what trained.
+        settings: What the training was, as JSON holds it: learning rate, steps, batch size ...
+        targets: Of the kernels' examples, as `theory.regression.as_targets` takes them, or None.
+        points: In the order of their steps, the first at theta_0.
+        losses: (step, mean loss of its batch before it), of the steps that were seen.
+    """
+
+    method: str
+    settings: dict[str, Any]
+    targets: Array | None
+    points: tuple[Point, ...]
+    losses: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def steps(self) -> list[int]:
+        """The recorded steps."""
+        return [point.step for point in self.points]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every point that was asked for is there: not broken off, not diverged."""
+        return self.steps == self.settings.get("at", self.steps)
+
+    def at(self, step: int) -> Point:
+        """Return the point at a step.
+
+        Raises:
+            InputError: It was not recorded.
+        """
+        if step not in self.steps:
+            listed = ", ".join(map(str, self.steps))
+            raise InputError(f"step {step} of {self.method} was not recorded; there are {listed}")
+        return self.points[self.steps.index(step)]
+
+    def regime(self) -> RegimeVerdict:
+        """Judge the training from theta_0 to the last point, by `regime.kernel_regime`."""
+        return kernel_regime(self.points[-1].measures)
+
+    def table(self) -> list[Row]:
+        """Return everything as tidy rows: step, method, kernel, quantity, example, value.
+
+        ``kernel`` is ``"own"`` for what trains, ``"full"`` for K_F at the same parameters, and None
+        where a quantity is of neither. ``example`` is None for what is of all. A value that is not
+        defined (an alignment with constant targets) has no row.
+
+        Of the own kernel: ``feature_drift``, ``linearization_error`` and ``feature_velocity``, in
+        total and per example. Of both: ``kernel_velocity`` (1 - alignment with the kernel at the
+        point before, per step; Fort et al. 2020), the distances to theta_0 that
+        `theory.distances.compare_kernels` gives, ``target_alignment`` (centred),
+        ``effective_rank``, ``trace``. Of neither: ``parameter_distance``, ``loss``.
+
+        All are without units but for ``trace`` (output**2 / parameter**2), ``parameter_distance``
+        (parameter), the velocities (per step) and ``loss``.
+        """
+        return [dict(row) for row in self._rows]
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        before = (self.points[0], *self.points)
+        rows = [
+            row
+            for last, point in zip(before, self.points, strict=False)
+            for row in (*self._own_rows(point), *self._kernel_rows(last, point))
+        ]
+        return rows + [self._row(step, "loss", value) for step, value in self.losses]
+
+    def series(self, quantity: str, kernel: str | None = "own") -> tuple[list[int], Array]:
+        """Return the steps at which a quantity of all examples is defined, and its values there.
+
+        Raises:
+            InputError: It is defined nowhere.
+        """
+        found = self.find(quantity, kernel)
+        if found is None:
+            known = {row["quantity"] for row in self._rows if row["kernel"] == kernel}
+            raise unknown(f"quantity of kernel {kernel!r}", quantity, known)
+        return found
+
+    def find(self, quantity: str, kernel: str | None) -> tuple[list[int], Array] | None:
+        """Return what `series` does, or None where the quantity is defined nowhere."""
+        wanted = (quantity, kernel, None)
+        found = {
+            row["step"]: row["value"]
+            for row in self._rows
+            if (row["quantity"], row["kernel"], row["example"]) == wanted
+        }
+        return (list(found), np.array(list(found.values()))) if found else None
+
+    def per_example(self, quantity: str) -> Array:
+        """Return feature_drift, linearization_error or feature_velocity, (points, N).
+
+        Raises:
+            InputError: It is none of them.
+        """
+        known = self.points[0].per_example
+        if quantity not in known:
+            raise unknown("quantity per example", quantity, known)
+        return np.stack([point.per_example[quantity] for point in self.points])
+
+    def plot(self, *others: Trajectory) -> Figure:
+        """Draw drift, linearization error, velocity, distance, alignment and rank over steps.
+
+        Args:
+            *others: Trajectories to draw beside this one.
+        """
+        from ntk_propulsion.trajectories.figures import draw_trajectories
+
+        return draw_trajectories([self, *others])
+
+    def plot_changes(self, steps: Sequence[int] | None = None) -> Figure:
+        """Draw heat maps of (J_t - J_0)(J_t - J_0)' beside K_0, at some of the steps.
+
+        Args:
+            steps: By default four, spread over the recorded ones.
+        """
+        from ntk_propulsion.trajectories.figures import draw_changes
+
+        return draw_changes(self, steps)
+
+    def save(self, folder: Path | str) -> None:
+        """Write the trajectory into a new folder, whole or not at all.
+
+        Raises:
+            InputError: There is something in its place, or it cannot be written.
+        """
+        from ntk_propulsion.trajectories.files import save_trajectory
+
+        save_trajectory(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Trajectory:
+        """Read what `save` wrote, or what a recording has left in its ``output_dir`` so far.
+
+        Raises:
+            InputError: It is missing, damaged, or of another format.
+        """
+        from ntk_propulsion.trajectories.files import load_trajectory
+
+        return load_trajectory(Path(folder))
+
+    def _own_rows(self, point: Point) -> list[Row]:
+        measures = point.measures
+        totals = {
+            "feature_drift": measures.feature_drift,
+            "linearization_error": measures.linearization_error,
+            "feature_velocity": point.feature_velocity,
+        }
+        rows = [self._row(point.step, name, value, "own") for name, value in totals.items()]
+        rows += [
+            self._row(point.step, name, float(value), "own", example)
+            for name, values in point.per_example.items()
+            for example, value in enumerate(values)
+        ]
+        return [*rows, self._row(point.step, "parameter_distance", point.parameter_distance)]
+
+    def _kernel_rows(self, last: Point, point: Point) -> list[Row]:
+        """Of both kernels: what they are, and how far they went since theta_0 and the last."""
+        rows = []
+        parts = {name: {"all": _matrix(kernel)} for name, kernel in point.kernels.items()}
+        described = kernel_rows(str(point.step), point.kernels, parts, self.targets)
+        for found in described:
+            name = found["tuning"]
+            kernel = point.kernels[name]
+            values = {key: found[key] for key in ("target_alignment", "effective_rank", "trace")}
+            values |= compare_kernels(kernel, self.points[0].kernels[name], norms=NORMS)
+            moved = alignment_distance(kernel, last.kernels[name])
+            values["kernel_velocity"] = moved / max(1, point.step - last.step)
+            rows += [
+                self._row(point.step, key, value, name)
+                for key, value in values.items()
+                if value is not None
+            ]
+        return rows
+
+    def _row(
+        self,
+        step: int,
+        quantity: str,
+        value: float,
+        kernel: str | None = None,
+        example: int | None = None,
+    ) -> Row:
+        return {
+            "step": step,
+            "method": self.method,
+            "kernel": kernel,
+            "quantity": quantity,
+            "example": example,
+            "value": value,
+        }
+
+
+def _matrix(kernel: Kernel) -> Array:
+    return kernel.matrix.double().cpu().numpy()
