@@ -215,7 +215,8 @@ def _audit(
             "layers": weights.layers,
             "total": weights.total,
             "left_out": sum(row["reason"] is not None for row in weights.layers),
-            "reason": _reason(weights.layers, weights.total),
+            "reason": subject.unmergeable or _reason(weights.layers, weights.total),
+            "unmergeable": subject.unmergeable,
         },
         "kernels": kernels,
     }

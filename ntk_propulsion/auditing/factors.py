@@ -22,7 +22,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory.updates import OUTPUT_AXIS, LayerWeights
 
 _PART = re.compile(r"\.(lora_(?:A|B|E|embedding_A|embedding_B|magnitude_vector)|ia3_l)(?=\.|$)")
-_MERGE = "merge it with PEFT (merge_and_unload) and audit the merged model"
+MERGE_FIRST = "merge it with PEFT (merge_and_unload) and audit the merged model"
 
 
 def updated_layer(
@@ -54,13 +54,13 @@ def updated_layer(
         found = _PART.search(key)
         if found is None or found[1] in parts or key.endswith(".bias"):
             raise InapplicableError(
-                f"{shown(key)} of {dialect.peft_type} has no closed form here: {_MERGE}"
+                f"{shown(key)} of {dialect.peft_type} has no closed form here: {MERGE_FIRST}"
             )
         parts[found[1]] = value
     rules = {"LORA": _lora, "ADALORA": _adalora, "IA3": _ia3}
     rule = rules.get(str(dialect.peft_type))
     if rule is None:
-        raise InapplicableError(f"{dialect.peft_type} has no closed form here: {_MERGE}")
+        raise InapplicableError(f"{dialect.peft_type} has no closed form here: {MERGE_FIRST}")
     try:
         return rule(module, layer, parts, config)
     except (RuntimeError, KeyError, IndexError, ZeroDivisionError) as error:
@@ -76,7 +76,7 @@ def _lora(
     embedding = "lora_embedding_A" in parts
     a, b = (parts[f"lora_{'embedding_' * embedding}{which}"].double() for which in "AB")
     rank = a.shape[0]
-    alpha = _number(_of_module(module, config, "alpha_pattern", config.get("lora_alpha")))
+    alpha = _number(of_module(module, config, "alpha_pattern", config.get("lora_alpha")))
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     new = _neurons(layer) + scale * _product(b, a)
     if "lora_magnitude_vector" in parts:
@@ -111,12 +111,12 @@ def _product(b: Tensor, a: Tensor) -> Tensor:
     return b @ a
 
 
-def _of_module(module: str, config: Mapping[str, Any], pattern: str, default: Any) -> Any:
+def of_module(module: str, config: Mapping[str, Any], pattern: str, default: Any) -> Any:
     """Return a setting that names of modules may override."""
     patterns = config.get(pattern)
     for name, value in (patterns if isinstance(patterns, Mapping) else {}).items():
         if not re.fullmatch(r"[\w.]+", name):
-            raise InapplicableError(f"{pattern} has the pattern {shown(name)}: {_MERGE}")
+            raise InapplicableError(f"{pattern} has the pattern {shown(name)}: {MERGE_FIRST}")
         if module == name or module.endswith(f".{name}"):
             return value
     return default

@@ -51,7 +51,8 @@ def kind_of(subject: Subject, tensors: Sequence[Row], layers: Sequence[Row], tot
         kind = subject.dialect.peft_type or "of an unknown type"
         return {
             "id": "adapter",
-            "words": f"{KINDS['adapter']} ({kind}) on {plural(modules, 'module')}",
+            "words": f"{KINDS['adapter']} ({kind})"
+            + f" on {plural(modules, 'module')}" * bool(modules),
         }
     found = "trained" if subject.dialect.name == "trained" else _by_numbers(tensors, layers, total)
     return {"id": found, "words": KINDS[found]}

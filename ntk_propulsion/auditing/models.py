@@ -94,6 +94,8 @@ def both_ends(subject: Subject, ground: Ground) -> Ends:
     Raises:
         InapplicableError: The checkpoint makes no model of this task; says why.
     """
+    if subject.unmergeable:
+        raise InapplicableError(subject.unmergeable)
     base = copy.deepcopy(ground.loaded.model)
     known = [*subject.base, *subject.extra, *(f"{m}.weight" for m in subject.modules)]
     name_of = align(base.state_dict(), dict.fromkeys(known)).pairs

@@ -35,7 +35,9 @@ def promises(subject: Subject) -> list[Row]:
     if dialect.name == "adapter":
         checks = [("trained numbers", _adapter_counts), ("base", _fingerprint)]
     elif dialect.name == "peft" and subject.tuned.adapter_config:
-        checks = [("target modules", _targets)]
+        checks = [("target modules", _targets)] if subject.modules else []
+        if "num_virtual_tokens" in subject.tuned.adapter_config:
+            checks.append(("virtual tokens", _tokens))
         if dialect.peft_type in ("LORA", "ADALORA"):
             checks.append(("rank", _rank))
     elif subject.carries_base and subject.tuned.config:
@@ -157,6 +159,18 @@ def _rank(subject: Subject) -> Row:
     ranks = sorted({subject.tuned[key].shape[0] for key in keys})
     words = f"adapter_config.json says rank {rank}, the factors have {', '.join(map(str, ranks))}"
     return _row(rank, ranks, ranks == [rank], words)
+
+
+def _tokens(subject: Subject) -> Row:
+    """Compare the rows of a prompt with the number of virtual tokens."""
+    config = subject.tuned.adapter_config
+    tokens, parts = config["num_virtual_tokens"], config.get("num_transformer_submodules") or 1
+    prompts = [key for key in subject.tuned if key.endswith("prompt_embeddings")]
+    if not prompts or type(tokens) is not int or type(parts) is not int:
+        raise InputError("there is no prompt, or no number of virtual tokens")
+    promised, found = tokens * parts, subject.tuned[prompts[0]].shape[0]
+    words = f"adapter_config.json says {promised} virtual tokens, the prompt has {found}"
+    return _row(promised, found, promised == found, words)
 
 
 def _targets(subject: Subject) -> Row:

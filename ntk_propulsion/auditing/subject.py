@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ntk_propulsion.auditing.factors import updated_layer
+from ntk_propulsion.auditing.families import MERGED, SHARED, no_weight, regrouped
 from ntk_propulsion.auditing.inapplicable import InapplicableError
+from ntk_propulsion.auditing.merging import merged_layers
 from ntk_propulsion.checkpoints import Alignment, Checkpoint, Dialect, align, recognise
 from ntk_propulsion.checkpoints.alignment import WRAPPERS
 from ntk_propulsion.checkpoints.files import shown
@@ -22,8 +24,6 @@ from ntk_propulsion.theory.updates import OUTPUT_AXIS, LayerWeights
 
 PROPULSIONS = ("adapter", "ours", "wrapped", "in-model")
 """The dialects of Propulsion."""
-SHARED = ("", "base_model")
-"""Not modules: what an adapter keeps once for all of them (VeRA's projections, prompts)."""
 CONV1D = ("c_attn", "q_attn", "c_proj", "c_fc")
 """Layers that keep (d_in, d_out) where GPT-2's `c_attn` does."""
 
@@ -62,6 +62,16 @@ class Subject:
     def carries_base(self) -> bool:
         """Whether the file holds weights of the base, not an adapter's numbers alone."""
         return any(role == "base weight" for role in self.dialect.roles.values())
+
+    @property
+    def unmergeable(self) -> str | None:
+        """Why the tuning is no change of weights, None if it may be one."""
+        return no_weight(self.dialect)
+
+    @property
+    def is_merged_by_peft(self) -> bool:
+        """Whether PEFT has to merge it: its layers need the whole model."""
+        return self.dialect.peft_type in MERGED
 
     @cached_property
     def extra(self) -> tuple[str, ...]:
@@ -119,6 +129,10 @@ class Subject:
         plain = self.modules.get(module)
         if plain is None:
             return own
+        if self.unmergeable:
+            raise InapplicableError(self.unmergeable)
+        if self.is_merged_by_peft:
+            return self._merged(module, own)
         if plain in self.dialect.factors:
             keys = self.dialect.factors[plain]
             factors = {key: real(self.tuned.tensor(key)) for key in keys}
@@ -170,6 +184,23 @@ class Subject:
                 return bias is not None and bias.shape == shape[1:] and shape[0] != shape[1]
         return False
 
+    @cached_property
+    def _by_peft(self) -> dict[str, tuple[Tensor, Tensor | None]] | InapplicableError:
+        """The layers that PEFT makes, or why it makes none: a whole model is loaded only once."""
+        try:
+            return merged_layers(self)
+        except InapplicableError as reason:
+            return reason
+
+    def _merged(self, module: str, own: LayerWeights) -> LayerWeights:
+        found = self._by_peft
+        if isinstance(found, InapplicableError):
+            raise found
+        weight, bias = found[module]
+        if bias is not None and own.bias is None:
+            raise InapplicableError(f"{module} gets a bias, which the base has not")
+        return LayerWeights(weight, bias, own.kind)
+
     def _z(self, plain: str) -> tuple[str, ...]:
         scaling = self.dialect.scalings.get(plain)
         return scaling.keys if scaling else ()
@@ -214,7 +245,7 @@ def open_subject(base: Checkpoint, tuned: Checkpoint, degree: int | None = None)
     Raises:
         InputError: Names or shapes do not fit, or the degree is not the checkpoint's.
     """
-    dialect = recognise(tuned)
+    dialect = regrouped(recognise(tuned))
     plain: dict[str, str] = {}
     for key, name in dialect.plain.items():
         # What was trained goes before the copy of what there was.
@@ -222,12 +253,7 @@ def open_subject(base: Checkpoint, tuned: Checkpoint, degree: int | None = None)
             plain[name] = key
     places = [*dialect.scalings, *dialect.factors]
     probes = {f"{module}.weight": module for module in places if module not in SHARED}
-    aligned = align(
-        dict.fromkeys([*plain, *probes]),
-        base,
-        tuned_ties=[[dialect.plain.get(key, key) for key in tie] for tie in tuned.ties],
-        base_ties=base.ties,
-    )
+    aligned = _aligned(base, tuned, dialect, [*plain, *probes])
     chain = _wrappers(aligned.tuned_prefix)
     keys: dict[str, str] = {}
     for name, key in plain.items():
@@ -247,6 +273,21 @@ def open_subject(base: Checkpoint, tuned: Checkpoint, degree: int | None = None)
             "their statistics are of the average"
         )
     return subject
+
+
+def _aligned(base: Checkpoint, tuned: Checkpoint, dialect: Dialect, names: list[str]) -> Alignment:
+    """Pair the tuned names with the base's; what is no change of weights need not have any."""
+    try:
+        return align(
+            dict.fromkeys(names),
+            base,
+            tuned_ties=[[dialect.plain.get(key, key) for key in tie] for tie in tuned.ties],
+            base_ties=base.ties,
+        )
+    except InputError:
+        if no_weight(dialect) is None:
+            raise
+        return Alignment({}, {}, "", "", (), tuple(names), tuple(base))
 
 
 def real(tensor: Tensor) -> Tensor:
@@ -269,6 +310,10 @@ def _notes(dialect: Dialect) -> list[str]:
     notes = list(dialect.notes)
     if dialect.pooling == "product":
         notes.append("layers with several vectors are read as one, the product of the vectors")
+    if dialect.peft_type in MERGED:
+        notes.append(
+            f"{dialect.peft_type} is merged by peft in float32: one whole model is in memory"
+        )
     return notes
 
 

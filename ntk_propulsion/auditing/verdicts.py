@@ -107,6 +107,8 @@ def _share(results: Row) -> tuple[str, str]:
 
 
 def _regime(results: Row) -> tuple[str, str]:
+    if reason := results["updates"]["unmergeable"]:
+        return "not applicable", str(reason)
     kernels = results["kernels"] or {}
     found = kernels.get("regime")
     if not found:
