@@ -206,8 +206,8 @@ def test_overwriting_replaces_the_run_and_spares_every_other_file(capfd, tmp_pat
     (out / "figures" / "mine.svg").write_text("mine")
     assert tiny_runs.run(out, "--overwrite", steps=0, seed=1) == 0
     found = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
-    assert found == {"run.json", "report.json", "report.html", "kernels.safetensors", "head.safetensors",
-                     "notes.txt", "figures/mine.svg"}  # fmt: skip
+    assert found == {"run.json", "report.json", "report.html", "kernels.safetensors",
+                     "head.safetensors", "notes.txt", "figures/mine.svg"}  # fmt: skip
     assert tiny_runs.report(out)["config"]["seed"] == 1
 
 
