@@ -134,11 +134,19 @@ def counts(rows: Sequence[Row], settings: Settings) -> Figure:
         places = [names.index(name) for name in values]
         ax.plot(list(values.values()), places, marker, color=colour, label=model)
         for place, value in zip(places, values.values(), strict=True):
-            ax.annotate(f"{value:,}", (value, place), (7, -3), textcoords="offset points", size=8)
+            left = model == min(SIZES)
+            ax.annotate(
+                f"{value:,}",
+                (value, place),
+                (-7 if left else 7, -3),
+                ha="right" if left else "left",
+                textcoords="offset points",
+                size=8,
+            )
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xscale("log")
-    ax.set_xlim(right=3e9)
+    ax.set_xlim(8e3, 3e9)
     ax.set_xlabel("trainable parameters")
     ax.legend(loc="lower right")
     printed = f"Printed: {PRINTED[0]}M -> {PRINTED[1]}M."
