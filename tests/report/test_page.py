@@ -66,7 +66,7 @@ def test_the_answer_comes_first_then_the_key_figure_then_the_sections(report):
     found = Page(html)
     sections = [a["id"] for tag, a in found.tags if tag == "details"]
     assert sections == ["distances", "heat-maps", "modules", "spectra", "scaling", "training",
-                        "claims", "examples", "configuration", "reading"]  # fmt: skip
+                        "claims", "studies", "examples", "configuration", "reading"]  # fmt: skip
 
 
 def test_nothing_is_loaded_from_anywhere(report):
