@@ -81,11 +81,7 @@ def _measured(at: Subject, method: str, before: LoadedModel, after: LoadedModel)
         before.model, after.model, at.batch, method, outputs, memory=at.settings.memory
     )
     n = len(found.drift_per_example)
-    moved = as_array(
-        model_outputs(after.model, at.batch, outputs)
-        - model_outputs(before.model, at.batch, outputs),
-        "the outputs' change",
-    )
+    moved = found.outputs - as_array(model_outputs(before.model, at.batch, outputs), "f_0")
     energy = np.diag(as_array(found.before, "K_0")).reshape(n, -1).sum(axis=1)
     parts = {
         "linearization": (found.linearization_per_example, (moved.reshape(n, -1) ** 2).sum(axis=1)),

@@ -56,6 +56,8 @@ class RegimeMeasures:
         before: K_0, with its parts by module.
         after: K_t, with its parts by module.
         distances: Of K_t to K_0, by name.
+        outputs: f_t, (N, O).
+        linearized: f_lin, (N, O).
     """
 
     tuning: str
@@ -70,6 +72,8 @@ class RegimeMeasures:
     before: Kernel
     after: Kernel
     distances: dict[str, float]
+    outputs: Array
+    linearized: Array
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ def measure_regime(
     memory: str | int | None = None,
     chunk: int = CHUNK,
     seed: int = 0,
+    before: Kernel | None = None,
 ) -> RegimeMeasures:
     """Measure linearization and feature drift between a model before and after training, exactly.
 
@@ -142,6 +147,8 @@ def measure_regime(
         memory: Budget beside the models, as in :func:`ntk_propulsion.empirical_ntk`.
         chunk: Examples that a pass of the linearized model takes at once.
         seed: Of the kernels' certificates.
+        before: K_0 with its parts by module, where it is known from an earlier call with the same
+            model, batch and tuning.
 
     Raises:
         InputError: Bad batch, tuning or outputs; models of different parameters; Jacobians that
@@ -165,7 +172,7 @@ def measure_regime(
         return found[trains.name]
 
     cross = kernel_of(model_t, model0)  # first: it refuses models that do not match
-    before, after = kernel_of(model0), kernel_of(model_t)
+    before, after = kernel_of(model0) if before is None else before, kernel_of(model_t)
     f_0, f_t = (
         as_array(model_outputs(model, batch, outputs, dtype=work, chunk=chunk), name)
         for model, name in ((model0, "f_0"), (model_t, "f_t"))
@@ -179,24 +186,26 @@ def measure_regime(
     traces = np.trace(K_0) + np.trace(K_t) + 2 * abs(np.trace(C))
     return RegimeMeasures(
         tuning=trains.name,
-        linearization_error=float(_relative((error**2).sum(), (moved**2).sum())),
-        linearization_per_example=_relative((error**2).sum(1), (moved**2).sum(1)),
-        linearization_floor=float(_relative(noise**2, (moved**2).sum())),
+        linearization_error=float(relative_change((error**2).sum(), (moved**2).sum())),
+        linearization_per_example=relative_change((error**2).sum(1), (moved**2).sum(1)),
+        linearization_floor=float(relative_change(noise**2, (moved**2).sum())),
         feature_drift=_drift(before.matrix, after.matrix, cross.matrix).item(),
         drift_per_example=_drift(before.matrix, after.matrix, cross.matrix, before.examples),
         drift_per_module=_module_drifts(before, after, cross),
-        drift_floor=float(_relative(rounding * traces, np.trace(K_0))),
+        drift_floor=float(relative_change(rounding * traces, np.trace(K_0))),
         difference=(K_t + K_0) - (C + C.T),
         before=before,
         after=after,
         distances=compare_kernels(after, before),
+        outputs=f_t,
+        linearized=f_lin,
     )
 
 
 def _drift(K_0: Tensor, K_t: Tensor, C: Tensor, examples: int = 1) -> Array:
     """Return |J_t - J_0| / |J_0| of each of so many equal groups of rows, from the diagonals."""
     k_0, k_t, c = (as_array(K.diagonal(), "K").reshape(examples, -1) for K in (K_0, K_t, C))
-    return _relative((k_t + k_0 - 2 * c).sum(1), k_0.sum(1))
+    return relative_change((k_t + k_0 - 2 * c).sum(1), k_0.sum(1))
 
 
 def _module_drifts(before: Kernel, after: Kernel, cross: Kernel) -> dict[str, float]:
@@ -209,7 +218,7 @@ def _module_drifts(before: Kernel, after: Kernel, cross: Kernel) -> dict[str, fl
     return {module: drift(module) for module in {**before.per_module, **after.per_module}}
 
 
-def _relative(change: ArrayLike, size: ArrayLike) -> Array:
+def relative_change(change: ArrayLike, size: ArrayLike) -> Array:
     """Return the root of change / size, squares both: 0 where nothing changed, even of nothing."""
     change, size = np.maximum(change, 0.0), np.asarray(size)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -150,6 +150,8 @@ def _point(numbers: Mapping[str, Any], kernels: Mapping[str, Kernel], before: Ke
         difference=as_array(kernels["change"], "change"),
         before=before,
         after=kernels["own"],
+        outputs=own["outputs"],
+        linearized=own["linearized"],
     )
     return Point(**own, measures=measures, full=kernels["full"])
 

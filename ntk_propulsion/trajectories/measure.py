@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from torch import nn
 
 from ntk_propulsion.kernels.batch import Batch, batch_size
 from ntk_propulsion.kernels.kernel import Kernel
-from ntk_propulsion.kernels.linearization import displacement, linearized_outputs, model_outputs
+from ntk_propulsion.kernels.linearization import displacement, model_outputs
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.outputs import OutputFunction
 from ntk_propulsion.kernels.tunings import Full, Trainable, Tuning
-from ntk_propulsion.regime import RegimeMeasures, _relative, measure_regime
+from ntk_propulsion.regime import RegimeMeasures, measure_regime, relative_change
 from ntk_propulsion.theory.inputs import Array, as_array
 from ntk_propulsion.trajectories.methods import plain_model
 from ntk_propulsion.trajectories.trajectory import Point
@@ -75,9 +76,15 @@ class Measure:
             InputError: As `regime.measure_regime`.
         """
         measures = measure_regime(
-            self.start, now, self.batch, self._own, self.outputs, **self._passes, **self._kernels
+            self.start,
+            now,
+            self.batch,
+            self._own,
+            self.outputs,
+            before=self._before,
+            **self._passes,
+            **self._kernels,
         )
-        linear = linearized_outputs(self.start, now, self.batch, self.outputs, **self._passes)
         moved = displacement(self.start, now, torch.float64).values()
         velocities = np.zeros(1 + batch_size(self.batch))
         if last is not None:
@@ -86,12 +93,17 @@ class Measure:
             step=step,
             measures=_lean(measures),
             full=self._full(now, measures.after),
-            outputs=self.values(now),
-            linearized=as_array(linear, "f_lin"),
+            outputs=measures.outputs,
+            linearized=measures.linearized,
             parameter_distance=float(sum(float(change.square().sum()) for change in moved) ** 0.5),
             feature_velocity=float(velocities[0]),
             velocity_per_example=velocities[1:],
         )
+
+    @cached_property
+    def _before(self) -> Kernel:
+        """K_0 with its parts by module: the same at every point."""
+        return self._kernel(self.start, self._own, per_module=True)
 
     @property
     def _own(self) -> Tuning:
@@ -105,8 +117,15 @@ class Measure:
     def _kernels(self) -> dict[str, Any]:
         return {"memory": self.memory, "seed": self.seed}
 
-    def _kernel(self, model: nn.Module, tuning: Tuning, other: nn.Module | None = None) -> Kernel:
-        how: dict[str, Any] = {"dtype": self.dtype, **self._kernels}
+    def _kernel(
+        self,
+        model: nn.Module,
+        tuning: Tuning,
+        other: nn.Module | None = None,
+        *,
+        per_module: bool = False,
+    ) -> Kernel:
+        how: dict[str, Any] = {"dtype": self.dtype, "per_module": per_module, **self._kernels}
         found = empirical_ntk(model, self.batch, [tuning], self.outputs, other_model=other, **how)
         return found[tuning.name]
 
@@ -128,7 +147,7 @@ class Measure:
         cross = self._kernel(now, self._own, last.model)
         after, before, mixed = (self._rows(k) for k in (measures.after, last.point.own, cross))
         change, size = after + before - 2 * mixed, self._rows(measures.before)
-        return _relative(np.array([change.sum(), *change]), np.array([size.sum(), *size]))
+        return relative_change(np.array([change.sum(), *change]), np.array([size.sum(), *size]))
 
     def _rows(self, kernel: Kernel) -> Array:
         """Return <J_n, J'_n> of each example's own rows, (N,)."""
