@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +17,7 @@ from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.command_line import Command, Interrupted, Names, ProgressBar, run_command
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.report.audit_tables import verdict_table
-from ntk_propulsion.runs import Run
+from ntk_propulsion.runs import Run, default_folder
 from ntk_propulsion.tasks import TASK_NAMES
 
 FAILED = 3
@@ -74,7 +72,7 @@ def audit(
     gates = parse_gates(fail_on, settings.task)
     if resume and not out:
         raise InputError("--resume needs --out, the folder of the audit")
-    folder = Path(out) if out else _default_folder(settings)
+    folder = Path(out) if out else default_folder(f"audit-{settings.names[0]}")
     run = Run(folder, asdict(settings))
     run.check(overwrite=overwrite, resume=resume)
     if not (resume and run.complete):
@@ -109,12 +107,6 @@ def _gate(gates: list[Gate], report: dict[str, Any]) -> int:
     if found:
         print(" ".join(f"failed: {'; '.join(found)}".split()), file=sys.stderr)
     return FAILED if found else 0
-
-
-def _default_folder(settings: AuditSettings) -> Path:
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", settings.names[0])
-    return Path("runs") / f"audit-{name}-{now}"
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +16,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment import run_experiment
 from ntk_propulsion.materials import prepare
 from ntk_propulsion.report import tables
-from ntk_propulsion.runs import Run
+from ntk_propulsion.runs import Run, default_folder
 from ntk_propulsion.settings import Settings
 from ntk_propulsion.tasks import TASK_NAMES
 
@@ -80,7 +78,8 @@ def compare(out: str | None, overwrite: bool, resume: bool, **options: Any) -> N
     settings.check()
     if resume and not out:
         raise InputError("--resume needs --out, the folder of the interrupted run")
-    folder = Path(out) if out else _default_folder(settings)
+    name = f"{Path(settings.task).stem}-{Path(settings.model).name}"
+    folder = Path(out) if out else default_folder(name)
     run = Run(folder, asdict(settings))
     run.check(overwrite=overwrite, resume=resume)
     if not (resume and run.complete):
@@ -108,12 +107,6 @@ def _show(report: dict[str, Any], folder: Path) -> None:
             console.print(table)
     console.print(escape(results["answer"][0]), end="\n\n")
     console.print(f"[bold]{escape(str(folder / 'report.html'))}[/bold]", soft_wrap=True)
-
-
-def _default_folder(settings: Settings) -> Path:
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    names = f"{Path(settings.task).stem}-{Path(settings.model).name}"
-    return Path("runs") / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', names)}-{now}"
 
 
 if __name__ == "__main__":

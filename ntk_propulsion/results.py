@@ -70,21 +70,7 @@ def results_of(
     roles = _roles(materials.loaded.model)
     results: dict[str, Any] = {
         **_about(settings, materials, measured),
-        "kernels": [
-            row
-            for point, by in kernels.items()
-            for row in rows.kernel_rows(point, by, parts[point], targets)
-        ],
-        "distances": [
-            row
-            for point in kernels
-            for row in rows.distance_rows(point, parts[point], outputs, seed)
-        ],
-        "per_module": [
-            row
-            for point, by in kernels.items()
-            for row in rows.module_rows(point, by["full"], by["propulsion"], roles)
-        ],
+        **rows.point_tables(kernels, parts, targets, roles, seed),
         "drift": [
             row
             for method in (log["method"] for log in logs)

@@ -67,6 +67,40 @@ def measured(K: np.ndarray, K0: np.ndarray, outputs: int, seed: int) -> Row:
     }
 
 
+def point_tables(
+    points: Mapping[str, Mapping[str, Kernel]],
+    parts: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+    targets: np.ndarray | None,
+    roles: Mapping[str, str],
+    seed: int,
+) -> dict[str, list[Row]]:
+    """Return the tables ``kernels``, ``distances`` and ``per_module`` over all points.
+
+    Args:
+        points: Kernels by point, then tuning.
+        parts: The same kernels' parts.
+        targets: What their outputs should become, (N, O), if anything.
+        roles: Each module's role, by its name in the plain model, in the network's order.
+        seed: Of the intervals.
+    """
+    outputs = next(iter(points.values()))["full"].outputs
+    return {
+        "kernels": [
+            row
+            for point, by in points.items()
+            for row in kernel_rows(point, by, parts[point], targets)
+        ],
+        "distances": [
+            row for point in points for row in distance_rows(point, parts[point], outputs, seed)
+        ],
+        "per_module": [
+            row
+            for point, by in points.items()
+            for row in module_rows(point, by["full"], by["propulsion"], roles)
+        ],
+    }
+
+
 def distance_rows(
     point: str, parts: Mapping[str, Mapping[str, np.ndarray]], outputs: int, seed: int
 ) -> list[Row]:
@@ -187,19 +221,26 @@ def _closeness(K: torch.Tensor | None, K0: torch.Tensor, outputs: int) -> dict[s
         return {}
 
 
+def z_columns(s: ScalingStatistics) -> Row:
+    """Return what every table of scaling vectors says of a module's z."""
+    return {
+        "module": s.module,
+        "role": s.role,
+        "n": s.n,
+        "mean": s.mean,
+        "std": s.std,
+        "min": s.min,
+        "max": s.max,
+        "share_in_range": s.share_near_one,
+        "sign_changes": s.sign_changes,
+    }
+
+
 def scaling_rows(statistics: Sequence[ScalingStatistics]) -> list[Row]:
     """The report's rows of scaling vectors."""
     return [
         {
-            "module": s.module,
-            "role": s.role,
-            "n": s.n,
-            "mean": s.mean,
-            "std": s.std,
-            "min": s.min,
-            "max": s.max,
-            "share_in_range": s.share_near_one,
-            "sign_changes": s.sign_changes,
+            **z_columns(s),
             "near_zero_gains": s.gain and s.gain.near_zero,
             "gain_mean": s.gain and s.gain.mean,
             "gain_min": s.gain and s.gain.min,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -27,6 +29,12 @@ OWN = (
     "head.safetensors",
     "figures/*.png",
 )
+
+
+def default_folder(name: str) -> Path:
+    """Return a folder of its own under runs/ for what is named so, by the time of day."""
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}-{now}"
 
 
 @dataclass

@@ -18,7 +18,6 @@ DTYPES = ("float32", "float64")
 OUTPUTS = ("logits", "margin", "sum")
 # At least so much: (setting, least value, why).
 _LEAST = (
-    ("examples", 2, "a kernel compares at least 2 examples"),
     ("steps", 0, "give 0 (no fine-tuning) or more"),
     ("batch_size", 1, "a step needs at least 1 example"),
     ("probe_examples", 4, "a probe needs at least 4 examples"),
@@ -91,9 +90,15 @@ class Settings:
         check_degree(self.degree)
         for tuning in self.tunings:
             resolve_tuning(tuning)
-        for setting, known in (("head", get_args(Head)), ("outputs", OUTPUTS), ("dtype", DTYPES)):
-            if getattr(self, setting) not in known:
-                raise unknown(setting, getattr(self, setting), known)
+        if self.head not in get_args(Head):
+            raise unknown("head", self.head, get_args(Head))
+        check_kernels(
+            examples=self.examples,
+            outputs=self.outputs,
+            dtype=self.dtype,
+            seed=self.seed,
+            memory=self.memory,
+        )
         for setting, least, why in _LEAST:
             if getattr(self, setting) < least:
                 raise InputError(f"{_option(setting)} {getattr(self, setting)}: {why}")
@@ -102,11 +107,31 @@ class Settings:
                 raise InputError(
                     f"{_option(setting)} {getattr(self, setting)}: give a positive finite number"
                 )
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**32 - 1}")
-        parse_memory(self.memory, torch.device("cpu"))
         if not self.positions:
             raise InputError("--positions is empty: give at least one, e.g. all")
+
+
+def check_kernels(*, examples: int, outputs: str, dtype: str, seed: int, memory: str) -> None:
+    """Refuse what no kernels can be computed with.
+
+    Args:
+        examples: N.
+        outputs: One of `OUTPUTS`.
+        dtype: One of `DTYPES`.
+        seed: Of all draws.
+        memory: Budget, as `kernels.plan.parse_memory` reads it.
+
+    Raises:
+        InputError: A value makes no sense.
+    """
+    if examples < 2:
+        raise InputError(f"--examples {examples}: a kernel compares at least 2 examples")
+    for setting, value, known in (("outputs", outputs, OUTPUTS), ("dtype", dtype, DTYPES)):
+        if value not in known:
+            raise unknown(setting, value, known)
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed {seed}: give a whole number from 0 to {2**32 - 1}")
+    parse_memory(memory, torch.device("cpu"))
 
 
 def _option(setting: str) -> str:

@@ -89,22 +89,8 @@ def _tables(
         "examples": len(ground.drawn),
         "outputs": outputs,
         "notes": [*ground.loaded.notes, *ground.encoding.notes, *ends.notes],
-        "kernels": [
-            row
-            for point, by in points.items()
-            for row in rows.kernel_rows(point, by, parts[point], targets)
-        ],
-        "distances": [
-            row
-            for point in points
-            for row in rows.distance_rows(point, parts[point], outputs, seed)
-        ],
+        **rows.point_tables(points, parts, targets, roles, seed),
         "drift": rows.drift_rows("tuned", parts["base"], parts["tuned"], outputs, seed),
-        "per_module": [
-            row
-            for point, by in points.items()
-            for row in rows.module_rows(point, by["full"], by["propulsion"], roles)
-        ],
     }
 
 

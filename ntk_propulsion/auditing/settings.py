@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
-from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.kernels.plan import parse_memory
+from ntk_propulsion.errors import InputError
 from ntk_propulsion.propulsion.layers import check_degree
-from ntk_propulsion.settings import DTYPES, OUTPUTS
+from ntk_propulsion.settings import check_kernels
 
 
 @dataclass(frozen=True)
@@ -62,17 +59,13 @@ class AuditSettings:
             raise InputError("nothing to audit: give --tuned a checkpoint")
         if self.degree is not None:
             check_degree(self.degree)
-        if self.examples < 2:
-            raise InputError(f"--examples {self.examples}: a kernel compares at least 2 examples")
-        for option, value, known in (
-            ("dtype", self.dtype, DTYPES),
-            ("outputs", self.outputs, OUTPUTS),
-        ):
-            if value not in known:
-                raise unknown(option, value, known)
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {2**32 - 1}")
-        parse_memory(self.memory, torch.device("cpu"))
+        check_kernels(
+            examples=self.examples,
+            outputs=self.outputs,
+            dtype=self.dtype,
+            seed=self.seed,
+            memory=self.memory,
+        )
 
     @property
     def names(self) -> list[str]:

@@ -24,8 +24,8 @@ from ntk_propulsion.propulsion.statistics import (
     scaling_statistics,
 )
 from ntk_propulsion.roles import role_of
+from ntk_propulsion.rows import Row, z_columns
 
-Row = dict[str, Any]
 Vectors = Mapping[str, Tensor]
 CLOSE = 0.9
 """Cosines from here on, in absolute value, are listed as layers that moved alike."""
@@ -77,15 +77,7 @@ def _totals(vectors: Vectors, degrees: tuple[int, ...]) -> list[Any]:
 
 def _row(s: ScalingStatistics) -> Row:
     row: Row = {
-        "module": s.module,
-        "role": s.role,
-        "n": s.n,
-        "mean": s.mean,
-        "std": s.std,
-        "min": s.min,
-        "max": s.max,
-        "share_in_range": s.share_near_one,
-        "sign_changes": s.sign_changes,
+        **z_columns(s),
         "outliers": s.outliers.count,
         "furthest": [list(entry) for entry in s.outliers.furthest],
         "effective_moved": s.effective_moved,

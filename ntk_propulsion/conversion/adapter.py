@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -13,8 +12,7 @@ import torch
 from ntk_propulsion.checkpoints import Checkpoint
 from ntk_propulsion.conversion.scaled import ScaledModel
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.hashing import add_tensor
-from ntk_propulsion.propulsion.adapter import FORMAT, VERSION
+from ntk_propulsion.propulsion.adapter import FORMAT, VERSION, fingerprint_of
 from ntk_propulsion.propulsion.config import BIASES, PropulsionConfig
 from ntk_propulsion.propulsion.wrap import plain_parameters, unwrap, wrap, wrapping
 from ntk_propulsion.roles import select
@@ -108,13 +106,9 @@ def _fingerprint(
         trained: Names of the parameters that are left out.
         dtype: Of the parameters when they were loaded; by default as they lie in the file.
     """
-    parameters = plain_parameters(model.skeleton.model)
-    seen = {id(parameters[name]) for name in trained if name in parameters}
-    digest = hashlib.sha256()
-    for name, parameter in parameters.items():
-        if id(parameter) not in seen:
-            seen.add(id(parameter))
-            value = model.weights.read(name)
-            digest.update(name.encode())
-            add_tensor(digest, value if dtype is None else value.to(dtype))
-    return digest.hexdigest()
+
+    def read(name: str) -> torch.Tensor:
+        value = model.weights.read(name)
+        return value if dtype is None else value.to(dtype)
+
+    return fingerprint_of(plain_parameters(model.skeleton.model), trained, read)

@@ -11,7 +11,7 @@ from torch import nn
 
 from ntk_propulsion.kernels.adapters import output_scaling
 from ntk_propulsion.kernels.batch import Batch
-from ntk_propulsion.kernels.ntk import _job
+from ntk_propulsion.kernels.ntk import open_job
 from ntk_propulsion.kernels.outputs import OutputFunction
 from ntk_propulsion.kernels.tuning import Binding, Feature, LayerUse, Tuning
 from ntk_propulsion.propulsion.layers import output_size
@@ -70,7 +70,7 @@ def visit_layers(
             one product with its weight, or whose Jacobian cannot be certified.
     """
     layers = [_Layers(positions)]
-    with _job([model], [batch], layers, outputs, False, dtype, memory) as job:
+    with open_job([model], [batch], layers, outputs, False, dtype, memory) as job:
         job.visit(visit)
 
 

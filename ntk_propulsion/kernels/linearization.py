@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.kernels.batch import Batch, batch_size, call, move, take
-from ntk_propulsion.kernels.operator import _Jacobian
+from ntk_propulsion.kernels.operator import Jacobian
 from ntk_propulsion.kernels.outputs import (
     OutputFunction,
     evaluate_outputs,
@@ -67,7 +67,7 @@ def linearized_outputs(
         model = copy.deepcopy(model).to(work)
     function = resolve_outputs(outputs)
     ready = targeted(function, move(batch, values.device, work))
-    jacobian = _Jacobian(model, tuple(change), ready, function, batch_size(batch), chunk)
+    jacobian = Jacobian(model, tuple(change), ready, function, batch_size(batch), chunk)
     jacobian.outputs()  # refuses models whose second derivatives are wrong
     return values + jacobian.product(list(change.values()))
 

@@ -85,7 +85,7 @@ def empirical_ntk(
     multiply = Product(product, precision, seed)
     how = (per_module, dtype, memory, multiply, certificate, strict, seed)
     models, batches = _given(model, other_model), _given(batch, other)
-    with _job(models, batches, tunings, outputs, *how) as job:
+    with open_job(models, batches, tunings, outputs, *how) as job:
         job.run(progress)
     return job.result(models, [data_fingerprint(b) for b in batches])
 
@@ -110,12 +110,12 @@ def plan_ntk(
         InputError: As :func:`empirical_ntk`, too little memory among others.
     """
     models, batches = _given(model, other_model), _given(batch, other)
-    with _job(models, batches, tunings, outputs, per_module, dtype, memory) as job:
+    with open_job(models, batches, tunings, outputs, per_module, dtype, memory) as job:
         return job.plan
 
 
 @contextmanager
-def _job(
+def open_job(
     models: Sequence[nn.Module],
     batches: Sequence[Batch],
     tunings: Iterable[str | Tuning],

@@ -27,7 +27,7 @@ from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
 
 
 @dataclass(frozen=True)
-class _Jacobian:
+class Jacobian:
     """Products with the Jacobian of a model on a batch, (N*O, entries of all parameters).
 
     Attributes:
@@ -160,7 +160,7 @@ def ntk_operator(
     ready = targeted(function, move(batch, device, work))
     if chunk is not None and chunk < 1:
         raise InputError(f"a pass takes at least one example at once, not {chunk}")
-    jacobian = _Jacobian(model, binding.parameters, ready, function, n, chunk or n)
+    jacobian = Jacobian(model, binding.parameters, ready, function, n, chunk or n)
     o = jacobian.outputs()
 
     def product(v: np.ndarray) -> np.ndarray:

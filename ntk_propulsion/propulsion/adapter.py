@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -93,14 +93,26 @@ def fingerprint(model: nn.Module) -> str:
     Buffers and everything that trains are left out, so training does not change it.
     """
     parameters = plain_parameters(model)
-    seen = {id(parameters[name]) for name in wrapping(model).trained}
+    return fingerprint_of(parameters, wrapping(model).trained, parameters.__getitem__)
+
+
+def fingerprint_of(
+    parameters: Mapping[str, nn.Parameter], trained: Iterable[str], read: Callable[[str], Tensor]
+) -> str:
+    """Return what `fingerprint` does, of values that `read` gives by name, one at a time.
+
+    Args:
+        parameters: The plain model's, by all their names: they say which are tied.
+        trained: Names of those that are left out.
+        read: Returns a parameter's value.
+    """
+    seen = {id(parameters[name]) for name in trained if name in parameters}
     digest = hashlib.sha256()
     for name, parameter in parameters.items():
-        if id(parameter) in seen:
-            continue
-        seen.add(id(parameter))
-        digest.update(name.encode())
-        add_tensor(digest, parameter)
+        if id(parameter) not in seen:
+            seen.add(id(parameter))
+            digest.update(name.encode())
+            add_tensor(digest, read(name))
     return digest.hexdigest()
 
 

@@ -8,7 +8,16 @@ from typing import Any
 
 from ntk_propulsion.report import words
 from ntk_propulsion.report.page import page_template
-from ntk_propulsion.report.sections import MODULE, PART, ROLE, TUNING, Picture, Section
+from ntk_propulsion.report.sections import (
+    MODULE,
+    PART,
+    ROLE,
+    TUNING,
+    Z_COLUMNS,
+    Picture,
+    Section,
+    fine,
+)
 from ntk_propulsion.report.sheets import (
     Column,
     Sheet,
@@ -188,8 +197,8 @@ def _comparison(results: Mapping[str, Any]) -> list[Sheet]:
         words_column("frozen_base"),
         number_column("nonfinite", "NaN or infinite"),
         number_column("degree"),
-        number_column("z_min", "z from", _fine),
-        number_column("z_max", "z to", _fine),
+        number_column("z_min", "z from", fine),
+        number_column("z_max", "z to", fine),
         number_column("share_in_range", "z in [0.98, 1.02]", words.percent),
         number_column("relative_norm", "update / base"),
         number_column("share", "share a Propulsion", words.percent),
@@ -248,12 +257,7 @@ def _ranks(checkpoints: list[dict[str, Any]]) -> list[Sheet]:
 
 def _vectors(checkpoints: list[dict[str, Any]]) -> list[Sheet]:
     columns = [
-        MODULE,
-        ROLE,
-        number_column("n", "neurons", words.count),
-        *(number_column(key, show=_fine) for key in ("mean", "std", "min", "max")),
-        number_column("share_in_range", "in [0.98, 1.02]", words.percent),
-        number_column("sign_changes"),
+        *Z_COLUMNS,
         number_column("outliers"),
         number_column("effective_moved", "spread over"),
         number_column("gini", "Gini"),
@@ -330,7 +334,3 @@ def _setting(value: Any) -> Any:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {number}" for name, number in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-
-
-def _fine(value: Any) -> str:
-    return words.number(value, 4)

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ntk_propulsion.files import write_atomically
-from ntk_propulsion.report import audit_figures, heatmaps, style
+from ntk_propulsion.report import audit_figures, heatmaps
 from ntk_propulsion.report.audit_page import audit_page
-from ntk_propulsion.report.writer import strict_json
+from ntk_propulsion.report.writer import write_files
 
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -67,21 +66,5 @@ def _kernel_figures(
 
 
 def write_audit(report: dict[str, Any], figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Write ``figures/*.png``, ``report.html`` and, last of all, ``report.json``.
-
-    Everything is drawn before anything is written, and a report.json that is already there goes
-    away first: its presence means that all the rest is complete.
-
-    Returns:
-        The paths that were written, in order.
-    """
-    pictures = {name: style.render(figure) for name, figure in figures.items()}
-    html = audit_page(report, pictures).encode()
-    text = strict_json(report).encode()
-    final = folder / "report.json"
-    final.unlink(missing_ok=True)
-    files = {folder / "figures" / f"{name}.png": data for name, data in pictures.items()}
-    files |= {folder / "report.html": html, final: text}
-    for path, data in files.items():
-        write_atomically(path, data)
-    return list(files)
+    """Write an audit's report, as `ntk_propulsion.report.writer.write_files` writes any."""
+    return write_files(report, audit_page, figures, folder)

@@ -42,11 +42,25 @@ class Section:
 
 STUDIES = Path(__file__).with_name("studies.json")
 
+
+def fine(value: Any) -> str:
+    """Write a z: its fourth digit matters."""
+    return words.number(value, 4)
+
+
 TAKEN = words_column("point", "taken", words.POINTS)
 TUNING = words_column("tuning", "kernel", words.TUNINGS)
 PART = words_column("part", names=words.PARTS)
 ROLE = Column("role", lambda row: str(row["role"]).replace("_", " "))
 MODULE = words_column("module")
+Z_COLUMNS = (
+    MODULE,
+    ROLE,
+    number_column("n", "neurons", words.count),
+    *(number_column(key, show=fine) for key in ("mean", "std", "min", "max")),
+    number_column("share_in_range", "in [0.98, 1.02]", words.percent),
+    number_column("sign_changes"),
+)
 
 
 def sections(report: dict[str, Any], pictures: Mapping[str, Picture]) -> list[Section]:
@@ -134,12 +148,7 @@ def _kernels(results: dict[str, Any]) -> list[Sheet]:
 
 def _scaling_vectors(results: dict[str, Any]) -> list[Sheet]:
     columns = [
-        MODULE,
-        ROLE,
-        number_column("n", "neurons", words.count),
-        *(number_column(key, show=_fine) for key in ("mean", "std", "min", "max")),
-        number_column("share_in_range", "in [0.98, 1.02]", words.percent),
-        number_column("sign_changes"),
+        *Z_COLUMNS,
         number_column("near_zero_gains", "gains near 0"),
         *(number_column(key) for key in ("gain_mean", "gain_min", "gain_max")),
         Column("moved most: neuron (z)", _moved),
@@ -210,9 +219,5 @@ def _setting(key: str, value: Any) -> Any:
     return value
 
 
-def _fine(value: Any) -> str:
-    return words.number(value, 4)
-
-
 def _moved(row: words.Row) -> str:
-    return ", ".join(f"{neuron} ({_fine(z)})" for neuron, z in row.get("most_moved") or ())
+    return ", ".join(f"{neuron} ({fine(z)})" for neuron, z in row.get("most_moved") or ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,7 @@ def write_report(
     scaling: dict[str, np.ndarray] | None,
     folder: Path,
 ) -> list[Path]:
-    """Write ``figures/*.png``, ``report.html`` and, last of all, ``report.json``.
-
-    Everything is drawn before anything is written, and a report.json that is already there goes
-    away first: its presence means that all the rest is complete.
+    """Draw and write an experiment's report, as `write_files` writes any.
 
     Args:
         report: The experiment's report, with ``config, environment, results, claims``.
@@ -35,8 +33,31 @@ def write_report(
     Returns:
         The paths that were written, in order.
     """
-    drawn = {name: style.render(f) for name, f in draw(report, kernels, scaling).items()}
-    html = page(report, drawn).encode()
+    return write_files(report, page, draw(report, kernels, scaling), folder)
+
+
+def write_files(
+    report: dict[str, Any],
+    page_of: Callable[[dict[str, Any], dict[str, bytes]], str],
+    figures: Mapping[str, Figure],
+    folder: Path,
+) -> list[Path]:
+    """Write ``figures/*.png``, ``report.html`` and, last of all, ``report.json`` of any report.
+
+    Everything is drawn before anything is written, and a report.json that is already there goes
+    away first: its presence means that all the rest is complete.
+
+    Args:
+        report: What report.json holds.
+        page_of: Returns the HTML from the report and the figures' PNG by name.
+        figures: By name.
+        folder: Where the files go.
+
+    Returns:
+        The paths that were written, in order.
+    """
+    drawn = {name: style.render(figure) for name, figure in figures.items()}
+    html = page_of(report, drawn).encode()
     text = strict_json(report).encode()
     final = folder / "report.json"
     final.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from ntk_propulsion.theory.inputs import (
     count_outputs,
     nonzero,
 )
-from ntk_propulsion.theory.regression import as_targets, held_out_predictions
+from ntk_propulsion.theory.regression import as_targets, fitted_targets, held_out_predictions
 
 RIDGES = tuple(10.0**power for power in range(-6, 2))
 
@@ -58,9 +58,7 @@ def ridge_coefficients(
         raise InputError(f"ridge must be at least 0 and finite, not {ridge}")
     matrix, count = as_square(K), count_outputs(K, outputs=outputs)
     unit = nonzero(matrix, "K")
-    Y, _ = as_targets(targets, len(matrix) // count, count)
-    if count > 1 and Y.shape[1] != count:
-        raise InputError(f"targets have {Y.shape[1]} columns but the kernel {count} outputs")
+    Y = fitted_targets(targets, len(matrix) // count, count)
     residual = (Y - _as_offset(offset, Y.shape, "offset")).reshape(len(matrix), -1)
     size = np.abs(matrix).max()
     if ridge == 0:

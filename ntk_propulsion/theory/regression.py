@@ -55,6 +55,18 @@ def as_targets(targets: ArrayLike, examples: int, outputs: int = 1) -> tuple[Arr
     return np.eye(outputs)[values.astype(int)], True
 
 
+def fitted_targets(targets: ArrayLike, examples: int, outputs: int) -> Array:
+    """Return targets (N, C) as `as_targets` does, for a kernel of O outputs to be fitted to.
+
+    Raises:
+        InputError: As `as_targets`; or where O > 1 and C is another number.
+    """
+    Y, _ = as_targets(targets, examples, outputs)
+    if outputs > 1 and Y.shape[1] != outputs:
+        raise InputError(f"targets have {Y.shape[1]} columns but the kernel {outputs} outputs")
+    return Y
+
+
 def target_alignment(
     K: KernelLike, targets: ArrayLike, outputs: int | None = None, *, centred: bool = False
 ) -> float:
@@ -77,9 +89,7 @@ def target_alignment(
         InputError: Where targets do not fit, or kernel or targets are zero (after centring).
     """
     matrix, count = nonzero(as_square(K), "K"), count_outputs(K, outputs=outputs)
-    Y, _ = as_targets(targets, len(matrix) // count, count)
-    if count > 1 and Y.shape[1] != count:
-        raise InputError(f"targets have {Y.shape[1]} columns but the kernel {count} outputs")
+    Y = fitted_targets(targets, len(matrix) // count, count)
     if centred:
         matrix, Y = centre(matrix, count), Y - Y.mean(axis=0)
     if not np.abs(Y).max() > 0:
@@ -129,9 +139,7 @@ def held_out_predictions(
         raise InputError(f"ridge must be above 0, not {ridge}")
     matrix, count = nonzero(as_square(K), "K"), count_outputs(K, outputs=outputs)
     examples = len(matrix) // count
-    Y, _ = as_targets(targets, examples, count)
-    if count > 1 and Y.shape[1] != count:
-        raise InputError(f"targets have {Y.shape[1]} columns but the kernel {count} outputs")
+    Y = fitted_targets(targets, examples, count)
     start = np.zeros_like(Y) if offset is None else as_array(offset, "offset").reshape(Y.shape)
     residual = (Y - start).reshape(len(matrix), -1)
     inverse = np.linalg.inv(matrix + ridge * norm(matrix, "spectral") * np.eye(len(matrix)))
