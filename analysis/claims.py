@@ -15,7 +15,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from analysis.rules import RULES
+from analysis.rulebook import RULES
 from ntk_propulsion.command_line import Command, run_command
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.files import write_atomically
@@ -25,18 +25,10 @@ from ntk_propulsion.report.writer import strict_json
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("id", "statement", "source", "study", "verdict", "measured", "about", "rule")
-# Claims that no study measures, and why.
-UNTESTED = {
-    "E2": ("Faster convergence than LoRA and AdaLoRA", "Fig. 3", "no study yet"),
-    "E3": ("17.2 GB of memory against over 26.0 GB", "Fig. 4",
-           "the models and batch sizes behind it are not given, and it needs a GPU"),
-    "O2": ("Wall-clock time, memory and energy across hardware (open question)", "limitations",
-           "needs several kinds of hardware"),
-}  # fmt: skip
 
 
 def gather(results: Path) -> list[dict[str, Any]]:
-    """Return every study's verdicts, in the order of the rules, then the claims without a study.
+    """Return every study's verdicts by the order of the rules, then those that were not run.
 
     Raises:
         InputError: There are no finished studies, or one's verdict.json is damaged.
@@ -62,20 +54,7 @@ def gather(results: Path) -> list[dict[str, Any]]:
         for rule in RULES.values()
         if rule.id not in seen
     ]
-    untested = [
-        {
-            "id": name,
-            "statement": statement,
-            "source": source,
-            "study": "",
-            "verdict": NOT_TESTABLE,
-            "measured": why,
-            "about": "",
-            "rule": "",
-        }
-        for name, (statement, source, why) in UNTESTED.items()
-    ]
-    return [*judged, *missing, *untested]
+    return [*judged, *missing]
 
 
 def _verdicts(path: Path) -> list[dict[str, Any]]:

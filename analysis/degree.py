@@ -28,7 +28,8 @@ from torch import nn
 
 from analysis import grid
 from analysis.options import Training, option
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE, SIGNIFICANCE, Verdict, effect, verdict
+from analysis.rulebook import SIGNIFICANCE
+from analysis.rules import FAILS, HOLDS, NOT_TESTABLE, Verdict, effect, verdict
 from analysis.study import Check, Row, Study, Work, main, seeds
 from analysis.subject import Subject, subject
 from ntk_propulsion.descent import Descent, descend

@@ -13,7 +13,8 @@ from torch import nn
 
 from analysis import grid
 from analysis.options import Training, option
-from analysis.rules import EQUIVALENT, Verdict, verdict, within
+from analysis.rulebook import EQUIVALENT
+from analysis.rules import Verdict, verdict, within
 from analysis.study import Row, Study, Work, main
 from analysis.subject import Subject
 from ntk_propulsion.errors import InputError

@@ -25,6 +25,7 @@ from analysis import shift_figure
 from analysis.drops import Predictor, estimates, leading, pooled, trained
 from analysis.options import PACKAGED, Tuned, folder_of, option
 from analysis.perturb import apart, by_length, changed, scramble, typos, visible, words_of
+from analysis.rulebook import RESOLVED
 from analysis.rules import Estimate, Verdict, verdict, within
 from analysis.study import Check, Row, Study, Work, main, seeds
 from analysis.subject import Parts, Subject, subject
@@ -41,7 +42,6 @@ from ntk_propulsion.tasks import Example, Task, draw, load_task
 from ntk_propulsion.theory.kernel_regression import choose_ridge, ridge_predictions
 from ntk_propulsion.training import TrainingDiverged
 
-MARGIN = 0.05  # O3's rule
 FOLDS = 8
 CHUNK = 100  # test examples at once: so many go through the kernels' passes in one round
 GLUE_SOURCE = "sst2"
@@ -331,7 +331,7 @@ def judge(rows: Sequence[Row], settings: Settings) -> list[Verdict]:
         for of in (leading("propulsion"), trained("propulsion"))
     )
     text = f"K_P's drop minus K_F's: {_listed(found)}; the trained models': {_listed(really)}"
-    return [verdict("O3", within(found, MARGIN, upper_only=True), text, about(rows, settings))]
+    return [verdict("O3", within(found, RESOLVED, upper_only=True), text, about(rows, settings))]
 
 
 def _listed(found: Mapping[str, Estimate]) -> str:
@@ -369,7 +369,7 @@ def about(rows: Sequence[Row], settings: Settings) -> str:
 
 def draw_figure(rows: Sequence[Row], settings: Settings) -> Mapping[str, Figure]:
     """Draw accuracies, excess drops and distances by target."""
-    return {"figure": shift_figure.draw(rows, settings.control, MARGIN, about(rows, settings))}
+    return {"figure": shift_figure.draw(rows, settings.control, RESOLVED, about(rows, settings))}
 
 
 STUDY = Study(
