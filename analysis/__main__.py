@@ -9,10 +9,18 @@ from typing import Any
 
 import click
 
-from analysis.claims import claims
+from analysis.claims import write_claims
 from analysis.options import Settings
 from analysis.study import FAILED_CHECK, Study, execute, failed, show
-from ntk_propulsion.command_line import Command, Names, run_command
+from ntk_propulsion.command_line import (
+    LOOK,
+    Command,
+    Names,
+    Output,
+    run_command,
+    shared,
+    with_output,
+)
 from ntk_propulsion.errors import unknown
 
 STUDIES = (
@@ -41,14 +49,15 @@ def study(name: str) -> Study[Any]:
     return importlib.import_module(f"analysis.{name}").STUDY
 
 
-@click.command(cls=Command, context_settings={"show_default": True, "max_content_width": 100})
+@click.command(cls=Command, context_settings=LOOK)
 @click.option("--quick", is_flag=True, help="Small settings: every study in under 2 minutes.")
-@click.option("--data", help="Folder of GLUE tasks in their original TSV layout.")
-@click.option("--model", help="minilm, a Hugging Face folder, or a hub id.")
+@shared("data")
+@shared("model")
 @click.option("--studies", cls=Names, default=",".join(STUDIES), help="Which of them.")
-@click.option("--out", help="Folder of the results.  [default: runs/analysis]")
-@click.option("--overwrite", is_flag=True, help="Remove earlier runs in --out.")
-@click.option("--resume", is_flag=True, help="Go on where an earlier run stopped.")
+@shared("out", " [default: runs/analysis]")
+@shared("overwrite", is_flag=True)
+@shared("resume", is_flag=True)
+@with_output
 def everything(
     quick: bool,
     data: str | None,
@@ -57,6 +66,7 @@ def everything(
     out: str | None,
     overwrite: bool,
     resume: bool,
+    output: Output,
 ) -> int:
     """Run the studies one after another and gather their verdicts."""
     folder = Path(out) if out else Path("runs") / ("quick" if quick else "analysis")
@@ -65,10 +75,13 @@ def everything(
     for one in chosen:
         pretrained = one.settings().model == Settings().model  # not a study of random networks
         settings = one.choose(quick, data=data, model=model if pretrained else None)
-        outcome = execute(one, settings, folder / one.name, overwrite=overwrite, resume=resume)
-        show(outcome, folder / one.name)
+        outcome = execute(
+            one, settings, folder / one.name, overwrite=overwrite, resume=resume, output=output
+        )
+        show(outcome, output.console())
         status = FAILED_CHECK if failed(outcome) else status
-    return run_command(claims, ["--results", str(folder)]) or status
+    write_claims(folder, output)
+    return status
 
 
 if __name__ == "__main__":

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from analysis.rulebook import RULES
-from ntk_propulsion.command_line import Command, run_command
+from ntk_propulsion.command_line import LOOK, Command, Output, run_command, with_output
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.files import write_atomically
 from ntk_propulsion.report.claims import NOT_TESTABLE
@@ -105,21 +104,28 @@ def _cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-@click.command(cls=Command, context_settings={"show_default": True, "max_content_width": 100})
+@click.command(cls=Command, context_settings=LOOK)
 @click.option("--results", default=str(RESULTS), help="Folder of the studies' results.")
 @click.option("--publish", is_flag=True, help="Also put the table into the package's reports.")
-def claims(results: str, publish: bool) -> None:
+@with_output
+def claims(results: str, publish: bool, output: Output) -> None:
     """Gather the verdicts of all studies into one table of claims."""
-    folder = Path(results)
-    rows = gather(folder)
-    write_atomically(folder / "claims.json", strict_json(rows))
-    write_atomically(folder / "claims.md", markdown(rows))
+    document = write_claims(Path(results), output)
     if publish:
-        write_atomically(STUDIES, strict_json(rows))
-    console = Console(highlight=False)
+        write_atomically(STUDIES, document)
+
+
+def write_claims(folder: Path, output: Output) -> str:
+    """Write the table of claims beside the studies' results, print it, and return it as JSON."""
+    rows = gather(folder)
+    document = strict_json(rows)
+    write_atomically(folder / "claims.json", document)
+    write_atomically(folder / "claims.md", markdown(rows))
+    console = output.console()
     for row in rows:
         console.print(f"[bold]{row['id']:4}[/bold] {row['verdict']:20} {row['statement']}")
-    console.print(f"[bold]{folder / 'claims.md'}[/bold]", soft_wrap=True)
+    output.end(folder / "claims.md", document)
+    return document
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ntk_propulsion.command_line import Names
+from ntk_propulsion.errors import InputError
 
 PACKAGED = ("rotten-tomatoes", "imdb")
 """Tasks that come with a package and take no data folder."""
@@ -17,6 +20,21 @@ PACKAGED = ("rotten-tomatoes", "imdb")
 def folder_of(task: str, data: str | None) -> str | None:
     """Return the data folder that a task is read from, None for one that needs none."""
     return None if task in PACKAGED else data
+
+
+def glue_folder() -> str | None:
+    """Return the folder of GLUE tasks that is there without being asked for, or None.
+
+    The environment variable NTK_GLUE_DIR names it; else it is shared/data/glue beside the project.
+
+    Raises:
+        InputError: The variable names no folder.
+    """
+    named = os.environ.get("NTK_GLUE_DIR")
+    folder = Path(named or Path(__file__).parents[2] / "shared" / "data" / "glue")
+    if named and not folder.is_dir():
+        raise InputError(f"NTK_GLUE_DIR is {named}, which is no folder: correct or unset it")
+    return str(folder) if folder.is_dir() else None
 
 
 def option(default: Any, meaning: str) -> Any:

@@ -28,11 +28,19 @@ from rich.table import Table
 
 from analysis.options import Settings, options_of
 from analysis.rules import Verdict
-from ntk_propulsion.command_line import Command, Interrupted, ProgressBar, run_command
+from ntk_propulsion.command_line import (
+    LOOK,
+    Command,
+    Interrupted,
+    Output,
+    run_command,
+    shared,
+    with_output,
+)
 from ntk_propulsion.environment import environment
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.experiment import Progress
 from ntk_propulsion.files import write_atomically
+from ntk_propulsion.progress import Progress
 from ntk_propulsion.report import style
 from ntk_propulsion.report.writer import strict_json
 from ntk_propulsion.runs import Run
@@ -241,9 +249,25 @@ def _typed(value: Any) -> Any:
 
 def main(study: Study[Any], arguments: list[str] | None = None) -> int:
     """Run a study from the command line and return the exit status: 1 where a check fails."""
+    params: list[click.Parameter] = [
+        click.Option(["--quick"], is_flag=True, help="A small setting, done in under 2 minutes."),
+        *options_of(study.settings, study.quick),
+    ]
 
-    def call(
-        quick: bool, out: str | None, overwrite: bool, resume: bool, redraw: bool, **given: Any
+    @click.command(study.name, Command, params=params, help=study.question, context_settings=LOOK)
+    @shared("out", " [default: runs/analysis/NAME]")
+    @shared("overwrite", is_flag=True)
+    @shared("resume", is_flag=True)
+    @click.option("--redraw", is_flag=True, help="Judge and draw a finished run anew.")
+    @with_output
+    def command(
+        quick: bool,
+        out: str | None,
+        overwrite: bool,
+        resume: bool,
+        redraw: bool,
+        output: Output,
+        **given: Any,
     ) -> int | None:
         folder = (
             Path(out) if out else Path("runs") / ("quick" if quick else "analysis") / study.name
@@ -252,25 +276,13 @@ def main(study: Study[Any], arguments: list[str] | None = None) -> int:
             outcome = study.redraw(folder)
         else:
             settings = study.choose(quick, **given)
-            outcome = execute(study, settings, folder, overwrite=overwrite, resume=resume)
-        show(outcome, folder)
+            outcome = execute(
+                study, settings, folder, overwrite=overwrite, resume=resume, output=output
+            )
+        show(outcome, output.console())
+        output.end(folder, (folder / FINAL).read_text())
         return FAILED_CHECK if failed(outcome) else 0
 
-    params: list[click.Parameter] = [
-        click.Option(["--quick"], is_flag=True, help="A small setting, done in under 2 minutes."),
-        *options_of(study.settings, study.quick),
-        click.Option(["--out"], help="Folder of the results.  [default: runs/analysis/NAME]"),
-        click.Option(["--overwrite"], is_flag=True, help="Remove an earlier run in --out."),
-        click.Option(["--resume"], is_flag=True, help="Finish an interrupted run in --out."),
-        click.Option(["--redraw"], is_flag=True, help="Judge and draw a finished run anew."),
-    ]
-    command = Command(
-        study.name,
-        callback=call,
-        params=params,
-        help=study.question,
-        context_settings={"max_content_width": 100},
-    )
     return run_command(command, arguments)
 
 
@@ -282,8 +294,12 @@ def execute(
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    output: Output | None = None,
 ) -> dict[str, Any]:
-    """Run a study in a folder under the rules of `ntk_propulsion.runs`; return its outcome."""
+    """Run a study in a folder under the rules of `ntk_propulsion.runs`; return its outcome.
+
+    Progress goes to `progress`, or else to the bar of `output`.
+    """
     run = study_run(study, settings, folder)
     run.check(overwrite=overwrite, resume=resume)
     if resume and run.complete:
@@ -292,7 +308,7 @@ def execute(
     try:
         if progress is not None:
             return study.run(settings, run, _command(study, settings), progress)
-        with ProgressBar() as bar:
+        with (output or Output()).progress() as bar:
             return study.run(settings, run, _command(study, settings), bar)
     except KeyboardInterrupt as stop:
         raise Interrupted(
@@ -305,16 +321,14 @@ def failed(outcome: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [check for check in outcome["checks"] if not check["passed"]]
 
 
-def show(outcome: Mapping[str, Any], folder: Path) -> None:
-    """Print verdicts and checks."""
-    console = Console(highlight=False)
+def show(outcome: Mapping[str, Any], console: Console) -> None:
+    """Print verdicts, and on stderr the checks that failed."""
     table = Table("claim", "verdict", "measured", title=outcome["question"], title_justify="left")
     for verdict in outcome["verdicts"]:
         table.add_row(verdict["id"], verdict["verdict"], escape(verdict["measured"]))
     console.print(table)
     for check in failed(outcome):
         print(f"check failed: {check['name']}: {check['measured']}", file=sys.stderr)
-    console.print(f"[bold]{folder}[/bold]", soft_wrap=True)
 
 
 def _command(study: Study[Any], settings: Settings) -> str:

@@ -23,6 +23,7 @@ from ntk_propulsion.models import Head, LoadedModel
 from ntk_propulsion.propulsion import PropulsionConfig, wrap
 from ntk_propulsion.results import head_modules
 from ntk_propulsion.rows import parts_of
+from ntk_propulsion.settings import NONE
 from ntk_propulsion.settings import Settings as ExperimentSettings
 from ntk_propulsion.training import TrainingLog, finetune
 
@@ -151,7 +152,9 @@ def subject(
         seed=seed,
         device=settings.device,
         memory=settings.memory,
-        tunings=("full",),  # each study brings its own
+        tunings=("full",),  # each study brings its own, and its learning rates
+        sweep=1,
+        trajectories=NONE,
     )
     materials = prepare(chosen)
     if max_length is not None:

@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
 from ntk_propulsion.auditing.audit import open_audit, run_audit
 from ntk_propulsion.auditing.gates import GATES, Gate, failed, parse_gates
 from ntk_propulsion.auditing.settings import AuditSettings
-from ntk_propulsion.command_line import Command, Interrupted, Names, ProgressBar, run_command
+from ntk_propulsion.command_line import (
+    LOOK,
+    Command,
+    Interrupted,
+    Names,
+    Output,
+    run_command,
+    shared,
+    with_output,
+)
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.report.audit_tables import verdict_table
 from ntk_propulsion.runs import Run, default_folder
@@ -24,7 +32,7 @@ FAILED = 3
 DEFAULT = AuditSettings("", ())
 
 
-@click.command(cls=Command, context_settings={"show_default": True, "max_content_width": 100})
+@click.command(cls=Command, context_settings=LOOK)
 @click.option("--base", required=True, help="minilm, a Hugging Face folder, a file, or a hub id.")
 @click.option(
     "--tuned",
@@ -32,34 +40,41 @@ DEFAULT = AuditSettings("", ())
     multiple=True,
     help="A checkpoint: folder, file, adapter or hub id. Several times to compare.",
 )
-@click.option("--degree", type=int, help="k of the gains z**k, where the checkpoint is silent.")
+@shared("degree", "For checkpoints that do not record it.", type=int)
 @click.option(
     "--task",
-    help=f"Measure kernels on it: {', '.join(TASK_NAMES)}, a .csv/.tsv/.jsonl file, or hub:NAME.",
+    help=f"{', '.join(TASK_NAMES)}, a .csv/.tsv/.jsonl file, or hub:NAME. Without it, no kernels.",
 )
-@click.option("--data", help="Folder of GLUE tasks in their original TSV layout.")
-@click.option("--examples", default=DEFAULT.examples, help="N, examples of the kernels.")
+@shared("data")
+@shared("examples", default=DEFAULT.examples)
 @click.option(
     "--fail-on",
     default="",
     cls=Names,
     help=f"Exit with 3 if one fails: {', '.join(GATES)}.",
+    show_default=False,
 )
 @click.option("--spectra/--no-spectra", default=DEFAULT.spectra, help="Ranks and closest LoRAs.")
-@click.option("--outputs", default=DEFAULT.outputs, help="Kernels of logits, margin or sum.")
-@click.option("--seed", default=DEFAULT.seed, help="Fixes everything.")
-@click.option("--device", default=DEFAULT.device, help="cpu, cuda, cuda:1 ...")
-@click.option("--dtype", default=DEFAULT.dtype, help="float32 or float64, for the kernels.")
-@click.option("--memory", default=DEFAULT.memory, help="For the kernels, beside the models.")
-@click.option("--text-column", default=DEFAULT.text_column, help="Of a file or hub data set.")
-@click.option("--pair-column", default=DEFAULT.pair_column, help="Of a file or hub data set.")
-@click.option("--label-column", default=DEFAULT.label_column, help="Of a file or hub data set.")
-@click.option("--trust-remote-code", is_flag=True, help="Let code of the base run.")
-@click.option("--out", help="Folder of the results.  [default: runs/audit-NAME-TIME]")
-@click.option("--overwrite", is_flag=True, help="Remove an earlier audit in --out.")
-@click.option("--resume", is_flag=True, help="Show the audit in --out; do it, if it is unfinished.")
+@shared("outputs", default=DEFAULT.outputs)
+@shared("seed", default=DEFAULT.seed)
+@shared("device", default=DEFAULT.device)
+@shared("dtype", default=DEFAULT.dtype)
+@shared("memory", default=DEFAULT.memory)
+@shared("text-column", default=DEFAULT.text_column)
+@shared("pair-column", default=DEFAULT.pair_column)
+@shared("label-column", default=DEFAULT.label_column)
+@shared("trust-remote-code", is_flag=True)
+@shared("out", " [default: runs/audit-NAME-TIME]")
+@shared("overwrite", is_flag=True)
+@shared("resume", is_flag=True)
+@with_output
 def audit(
-    out: str | None, overwrite: bool, resume: bool, fail_on: tuple[str, ...], **options: Any
+    out: str | None,
+    overwrite: bool,
+    resume: bool,
+    fail_on: tuple[str, ...],
+    output: Output,
+    **options: Any,
 ) -> int:
     """Audit checkpoints that are already trained.
 
@@ -76,15 +91,16 @@ def audit(
     run = Run(folder, asdict(settings))
     run.check(overwrite=overwrite, resume=resume)
     if not (resume and run.complete):
-        _do(settings, run, overwrite)
+        _do(settings, run, overwrite, output)
     report = run.report()
-    _show(report["results"], folder)
+    _show(report["results"], output)
+    output.end(folder / "report.html", (folder / run.final).read_text())
     return _gate(gates, report)
 
 
-def _do(settings: AuditSettings, run: Run, overwrite: bool) -> None:
+def _do(settings: AuditSettings, run: Run, overwrite: bool, output: Output) -> None:
     try:
-        with ProgressBar() as progress:
+        with output.progress() as progress:
             opened = open_audit(settings)  # all bad names and shapes show before the folder is made
             found = run_audit(opened, progress)
             run.begin(overwrite=overwrite)
@@ -93,12 +109,11 @@ def _do(settings: AuditSettings, run: Run, overwrite: bool) -> None:
         raise Interrupted("the same command does it again") from stop
 
 
-def _show(results: dict[str, Any], folder: Path) -> None:
-    console = Console(highlight=False)
+def _show(results: dict[str, Any], output: Output) -> None:
+    console = output.console()
     console.print(verdict_table(results))
     for line in results["answer"]:
         console.print(escape(line), end="\n\n")
-    console.print(f"[bold]{escape(str(folder / 'report.html'))}[/bold]", soft_wrap=True)
 
 
 def _gate(gates: list[Gate], report: dict[str, Any]) -> int:

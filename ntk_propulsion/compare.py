@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
-from ntk_propulsion.command_line import Command, Interrupted, Names, ProgressBar, run_command
+from ntk_propulsion.command_line import (
+    LOOK,
+    Command,
+    Interrupted,
+    Names,
+    Output,
+    run_command,
+    shared,
+    with_output,
+)
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment import run_experiment
 from ntk_propulsion.materials import prepare
@@ -23,16 +31,16 @@ from ntk_propulsion.tasks import TASK_NAMES
 DEFAULT = Settings()
 
 
-@click.command(cls=Command, context_settings={"show_default": True, "max_content_width": 100})
-@click.option("--model", default=DEFAULT.model, help="minilm, a Hugging Face folder, or a hub id.")
+@click.command(cls=Command, context_settings=LOOK)
+@shared("model", default=DEFAULT.model)
 @click.option(
     "--task",
     default=DEFAULT.task,
     help=f"{', '.join(TASK_NAMES)}, a .csv/.tsv/.jsonl file, or hub:NAME.",
 )
-@click.option("--data", help="Folder of GLUE tasks in their original TSV layout.")
-@click.option("--examples", default=DEFAULT.examples, help="N, examples of the kernels.")
-@click.option("--degree", default=DEFAULT.degree, help="Propulsion's k: gains are z**k.")
+@shared("data")
+@shared("examples", default=DEFAULT.examples)
+@shared("degree", default=DEFAULT.degree)
 @click.option(
     "--positions",
     default=",".join(DEFAULT.positions),
@@ -51,23 +59,40 @@ DEFAULT = Settings()
 @click.option("--head", default=DEFAULT.head, help="probe, random or checkpoint.")
 @click.option("--steps", default=DEFAULT.steps, help="Steps of each fine-tuning; 0 for none.")
 @click.option("--batch-size", default=DEFAULT.batch_size, help="Examples a step.")
-@click.option("--learning-rate", default=DEFAULT.learning_rate, help="Of full fine-tuning.")
-@click.option("--propulsion-learning-rate", default=DEFAULT.propulsion_learning_rate)
+@click.option(
+    "--learning-rate", type=float, help="Of full fine-tuning.  [default: chosen by the sweep]"
+)
+@click.option(
+    "--propulsion-learning-rate", type=float, help="Of Propulsion.  [default: chosen by the sweep]"
+)
+@click.option("--sweep", default=DEFAULT.sweep, help="Learning rates tried per method; 1: none.")
+@click.option("--sweep-steps", default=DEFAULT.sweep_steps, help="Steps of each trial, at most.")
+@click.option(
+    "--trajectories",
+    default="",
+    cls=Names,
+    help="Methods whose kernels are recorded along training, or none.  [default: all of full, "
+    "propulsion, lora, adalora, ia3, bitfit, layernorm that the model has something for]",
+    show_default=False,
+)
+@click.option("--trajectory-points", default=DEFAULT.trajectory_points, help="Recorded steps.")
+@click.option("--trajectory-examples", default=DEFAULT.trajectory_examples, help="Of the N.")
 @click.option("--probe-examples", default=DEFAULT.probe_examples, help="To fit the head on.")
 @click.option("--test-examples", default=DEFAULT.test_examples, help="For the task's metric.")
-@click.option("--outputs", default=DEFAULT.outputs, help="Kernels of logits, margin or sum.")
-@click.option("--seed", default=DEFAULT.seed, help="Fixes everything.")
-@click.option("--device", default=DEFAULT.device, help="cpu, cuda, cuda:1 ...")
-@click.option("--dtype", default=DEFAULT.dtype, help="float32 or float64, for the kernels.")
-@click.option("--memory", default=DEFAULT.memory, help="For the kernels, beside the model.")
-@click.option("--text-column", default=DEFAULT.text_column, help="Of a file or hub data set.")
-@click.option("--pair-column", default=DEFAULT.pair_column, help="Of a file or hub data set.")
-@click.option("--label-column", default=DEFAULT.label_column, help="Of a file or hub data set.")
-@click.option("--trust-remote-code", is_flag=True, help="Let code of the checkpoint run.")
-@click.option("--out", help="Folder of the results.  [default: runs/TASK-MODEL-TIME]")
-@click.option("--overwrite", is_flag=True, help="Remove an earlier run in --out.")
-@click.option("--resume", is_flag=True, help="Finish an interrupted run in --out.")
-def compare(out: str | None, overwrite: bool, resume: bool, **options: Any) -> None:
+@shared("outputs", default=DEFAULT.outputs)
+@shared("seed", default=DEFAULT.seed)
+@shared("device", default=DEFAULT.device)
+@shared("dtype", default=DEFAULT.dtype)
+@shared("memory", default=DEFAULT.memory)
+@shared("text-column", default=DEFAULT.text_column)
+@shared("pair-column", default=DEFAULT.pair_column)
+@shared("label-column", default=DEFAULT.label_column)
+@shared("trust-remote-code", is_flag=True)
+@shared("out", " [default: runs/TASK-MODEL-TIME]")
+@shared("overwrite", is_flag=True)
+@shared("resume", is_flag=True)
+@with_output
+def compare(out: str | None, overwrite: bool, resume: bool, output: Output, **options: Any) -> None:
     """Compare the empirical NTK of full fine-tuning with that of Propulsion.
 
     Computes both kernels (and those of other tunings) on a real model and task, fine-tunes both
@@ -83,15 +108,16 @@ def compare(out: str | None, overwrite: bool, resume: bool, **options: Any) -> N
     run = Run(folder, asdict(settings))
     run.check(overwrite=overwrite, resume=resume)
     if not (resume and run.complete):
-        _do(settings, run, overwrite)
-    _show(run.report(), folder)
+        _do(settings, run, overwrite, output)
+    _show(run.report(), output)
+    output.end(folder / "report.html", (folder / run.final).read_text())
 
 
-def _do(settings: Settings, run: Run, overwrite: bool) -> None:
+def _do(settings: Settings, run: Run, overwrite: bool, output: Output) -> None:
     materials = prepare(settings)  # all bad input shows before the folder is touched
     run.begin(overwrite=overwrite)
     try:
-        with ProgressBar() as progress:
+        with output.progress() as progress:
             run_experiment(settings, run, materials, progress)
     except KeyboardInterrupt as stop:
         raise Interrupted(
@@ -99,14 +125,13 @@ def _do(settings: Settings, run: Run, overwrite: bool) -> None:
         ) from stop
 
 
-def _show(report: dict[str, Any], folder: Path) -> None:
-    console = Console(highlight=False)
+def _show(report: dict[str, Any], output: Output) -> None:
+    console = output.console()
     results = report["results"]
     for table in (tables.summary(results), tables.training(results)):
         if table is not None:
             console.print(table)
     console.print(escape(results["answer"][0]), end="\n\n")
-    console.print(f"[bold]{escape(str(folder / 'report.html'))}[/bold]", soft_wrap=True)
 
 
 if __name__ == "__main__":

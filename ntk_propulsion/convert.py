@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
-from ntk_propulsion.command_line import Command, run_command
+from ntk_propulsion.command_line import LOOK, Command, Output, run_command, shared, with_output
 from ntk_propulsion.conversion import FORMS, convert_checkpoint
 
 
-@click.command(cls=Command, context_settings={"show_default": True, "max_content_width": 100})
+@click.command(cls=Command, context_settings=LOOK)
 @click.argument("source")
 @click.option(
     "--to",
@@ -21,11 +22,18 @@ from ntk_propulsion.conversion import FORMS, convert_checkpoint
     help="; ".join(f"{name}: {words}" for name, words in FORMS.items()) + ".",
 )
 @click.option("--base", help="The model it was trained from: minilm, or a Hugging Face folder.")
-@click.option("--degree", type=int, help="Propulsion's k, where SOURCE does not say it.")
+@shared("degree", "For checkpoints that do not record it.", type=int)
 @click.option("--out", required=True, help="File (adapter) or folder (all others) to write.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier conversion in --out.")
+@shared("overwrite", is_flag=True)
+@with_output
 def convert(
-    source: str, form: str, base: str | None, degree: int | None, out: str, overwrite: bool
+    source: str,
+    form: str,
+    base: str | None,
+    degree: int | None,
+    out: str,
+    overwrite: bool,
+    output: Output,
 ) -> None:
     """Convert the Propulsion checkpoint SOURCE into another form.
 
@@ -34,12 +42,13 @@ def convert(
     What the form cannot express is refused by name, and nothing is written.
     """
     done = convert_checkpoint(source, form, out=out, base=base, degree=degree, overwrite=overwrite)
-    console = Console(highlight=False)
+    console = output.console()
     power = "unknown degree" if done.degree is None else f"degree {done.degree}"
     console.print(escape(f"{done.source}: {done.layers} scaled layers, {power}"), soft_wrap=True)
     for note in done.notes:
         console.print(escape(f"note: {note}"), soft_wrap=True)
-    console.print(f"[bold]{escape(str(done.out))}[/bold]", soft_wrap=True)
+    found = {"form": form, **asdict(done), "out": str(done.out)}
+    output.end(done.out, json.dumps(found, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

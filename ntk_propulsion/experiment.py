@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from ntk_propulsion.encoding import encode
 from ntk_propulsion.environment import environment
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.evaluation import evaluate
@@ -33,28 +35,22 @@ from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.tunings import Full, Tuning
 from ntk_propulsion.materials import Materials, prepare, propulsion_of
 from ntk_propulsion.models import LoadedModel
+from ntk_propulsion.progress import Progress
 from ntk_propulsion.propulsion import PropulsionConfig, merge, save_adapter, wrap
 from ntk_propulsion.report.claims import claims
 from ntk_propulsion.report.writer import write_report
-from ntk_propulsion.results import Measured, parts_by_point, results_of
+from ntk_propulsion.results import Measured, parts_by_point, results_of, targets_of
 from ntk_propulsion.roles import head_parameters
 from ntk_propulsion.runs import Run
 from ntk_propulsion.settings import Settings
+from ntk_propulsion.sweep import candidate_rates, sweep_learning_rates
 from ntk_propulsion.training import finetune
+from ntk_propulsion.trajectories import RecordingDiverged, Trajectory, record_trajectory
+from ntk_propulsion.trajectories.record import recorded_steps
 
 SCHEMA = 1
-ADAPTER, HEAD = "adapter.safetensors", "head.safetensors"
+ADAPTER, HEAD, TRAJECTORIES = "adapter.safetensors", "head.safetensors", "trajectories"
 Method = Literal["full", "propulsion"]
-
-
-class Progress:
-    """What an experiment tells while it works; silent unless overridden."""
-
-    def begin(self, what: str, total: int | None = None) -> None:
-        """A step of the work begins; ``total`` units if they are countable."""
-
-    def advance(self, done: int, total: int | None = None) -> None:
-        """So many units of the current step are done; ``total`` if it was not known before."""
 
 
 def run_experiment(
@@ -94,8 +90,14 @@ class _Experiment:
         head = self._head()
         start = self.run.step("theta0", self._start)
         methods: tuple[Method, ...] = ("full", "propulsion") if self.settings.steps else ()
-        logs = [self.run.step(_point(m), partial(self._train, m)) for m in methods]
-        self._report(head, start, logs)
+        swept = {m: self.run.step(f"sweep-{m}", partial(self._sweep, m)) for m in self._swept()}
+        rates = {m: row["chosen"] for m, row in swept.items()}
+        logs = [self.run.step(_point(m), partial(self._train, m, rates[m])) for m in methods]
+        courses = [
+            self.run.step(f"trajectory-{m}", partial(self._record, m, rates[m]))
+            for m in self.materials.recorded
+        ]
+        self._report(head, start, logs, list(swept.values()), courses)
         self.run.clean()
 
     # -- the head
@@ -144,15 +146,93 @@ class _Experiment:
             "metric": self._metric("before training", self.loaded),
         }
 
-    def _train(self, method: Method) -> dict[str, Any]:
+    def _swept(self) -> list[str]:
+        """Return what needs a learning rate: both fine-tunings and every recorded method."""
+        both = ("full", "propulsion") if self.settings.steps else ()
+        return list(dict.fromkeys((*both, *self.materials.recorded)))
+
+    def _sweep(self, method: str) -> dict[str, Any]:
+        """Choose a method's learning rate, unless it is given, or just one is to be tried."""
+        settings = self.settings
+        tuning = self.materials.recorded.get(method) or self._tuning(method)
+        given = {"full": settings.learning_rate, "propulsion": settings.propulsion_learning_rate}
+        rate = given.get(method)
+        if rate is not None or settings.sweep == 1:
+            chosen = candidate_rates(tuning, 1)[0] if rate is None else rate
+            return {"method": method, "chosen": chosen, "given": rate is not None, "trials": []}
+        rates = candidate_rates(tuning, settings.sweep)
+        self.progress.begin(f"learning rates: {method}", len(rates))
+        found = sweep_learning_rates(
+            self.loaded,
+            self.materials.task,
+            self.materials.train,
+            self.materials.validation,
+            tuning,
+            rates,
+            steps=min(settings.sweep_steps, settings.steps),
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            on_trial=self.progress.advance,
+        )
+        return {
+            "method": method,
+            "chosen": found.chosen,
+            "given": False,
+            "at_edge": found.at_edge,
+            "steps": found.steps,
+            "examples": found.examples,
+            "trials": [asdict(trial) for trial in found.trials],
+        }
+
+    def _tuning(self, method: str) -> Tuning:
+        return Full() if method == "full" else propulsion_of(self.settings)
+
+    def _record(self, method: str, rate: float) -> dict[str, Any]:
+        """Train once more, and keep the kernels of fewer examples along the way."""
+        settings, task = self.settings, self.materials.task
+        drawn = self.materials.drawn[: settings.trajectory_examples]
+        folder = self.run.path(f"trajectory-{method}")
+        self.progress.begin(f"kernels along training: {method}", settings.steps)
+        diverged = ""
+        try:
+            found = record_trajectory(
+                self.loaded,
+                task,
+                self.materials.train,
+                encode(self.loaded, drawn).batch,
+                self.materials.recorded[method],
+                steps=settings.steps,
+                learning_rate=rate,
+                at=recorded_steps(settings.steps, settings.trajectory_points),
+                targets=targets_of(task, drawn, settings.outputs),
+                outputs=settings.outputs,
+                dtype=self.dtype,
+                memory=settings.memory,
+                seed=settings.seed,
+                output_dir=folder / "recording",
+                batch_size=settings.batch_size,
+                on_step=lambda step, loss: self.progress.advance(step),
+            )
+        except RecordingDiverged as stop:
+            found, diverged = stop.trajectory, str(stop)
+        shutil.rmtree(folder / "kept", ignore_errors=True)
+        found.save(folder / "kept")
+        shutil.rmtree(folder / "recording")  # with what trained: it may be large
+        return {
+            "method": method,
+            "learning_rate": rate,
+            "examples": len(drawn),
+            "steps": found.steps,
+            "diverged": diverged,
+        }
+
+    def _train(self, method: Method, rate: float) -> dict[str, Any]:
         """Fine-tune a copy, measure it, and keep its kernels (not its weights)."""
         settings = self.settings
         tuned = replace(self.loaded, model=copy.deepcopy(self.loaded.model))
         tuned.model.requires_grad_(True)
-        rate = settings.learning_rate
         if method == "propulsion":
             wrap(tuned.model, PropulsionConfig(settings.degree, settings.positions))
-            rate = settings.propulsion_learning_rate
         self.progress.begin(f"training: {method}", settings.steps)
         log = finetune(
             tuned,
@@ -212,7 +292,12 @@ class _Experiment:
     # -- the report
 
     def _report(
-        self, head: dict[str, Any], start: dict[str, Any], logs: list[dict[str, Any]]
+        self,
+        head: dict[str, Any],
+        start: dict[str, Any],
+        logs: list[dict[str, Any]],
+        swept: list[dict[str, Any]],
+        courses: list[dict[str, Any]],
     ) -> None:
         self.progress.begin("writing the report")
         began = time.perf_counter()
@@ -221,7 +306,8 @@ class _Experiment:
         vectors = self._vectors() if logs else {}
         for name in (HEAD, *([ADAPTER] if logs else [])):
             write_atomically(self.run.folder / name, self.run.path(name).read_bytes())
-        measured = Measured(kernels, head, start, logs, vectors)
+        along = self._trajectories(courses)
+        measured = Measured(kernels, head, start, logs, vectors, swept, courses, along)
         parts = parts_by_point(self.loaded.model, kernels)
         results = results_of(self.settings, self.materials, measured, parts)
         report = {
@@ -238,7 +324,18 @@ class _Experiment:
             for part, matrix in found.items()
         }
         save_kernels(_kept(kernels), self.run.folder / "kernels.safetensors")
-        write_report(report, matrices, vectors, self.run.folder)
+        write_report(report, matrices, vectors, self.run.folder, along)
+
+    def _trajectories(self, courses: list[dict[str, Any]]) -> dict[str, Trajectory]:
+        """Put the recordings where the results are, and return them by method."""
+        found = {}
+        for course in courses:
+            method = course["method"]
+            found[method] = Trajectory.load(self.run.path(f"trajectory-{method}") / "kept")
+            place = self.run.folder / TRAJECTORIES / method
+            shutil.rmtree(place, ignore_errors=True)
+            found[method].save(place)
+        return found
 
     def _vectors(self) -> dict[str, np.ndarray]:
         """Return the trained z by module, in the network's order."""

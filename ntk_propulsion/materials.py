@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,9 +22,12 @@ from ntk_propulsion.kernels.tunings import (
 )
 from ntk_propulsion.models import LoadedModel, load_model
 from ntk_propulsion.roles import select
-from ntk_propulsion.settings import Settings
+from ntk_propulsion.settings import NONE, Settings
+from ntk_propulsion.sweep import candidate_rates, hold_out
 from ntk_propulsion.tasks import Example, Task, draw, load_task
+from ntk_propulsion.trajectories.methods import apply_method
 
+METHODS = ("full", "propulsion", "lora", "adalora", "ia3", "bitfit", "layernorm")
 CONTROLS = ("lora", "adalora", "ia3", "bitfit", "layernorm", "rowcolumn", "random_subset")
 
 
@@ -38,7 +43,10 @@ class Materials:
         fitted: Training examples for the probe, balanced; empty if none is fitted.
         train: Training examples for the fine-tunings; empty if there are none.
         test: Test examples for the metric.
+        validation: Training examples to choose learning rates by, on which nothing is fitted; empty
+            where none is chosen.
         tunings: Full, Propulsion and the others.
+        recorded: Methods whose kernels are recorded along training, by name.
         notes: What the reader should know.
     """
 
@@ -49,7 +57,9 @@ class Materials:
     fitted: list[Example]
     train: list[Example]
     test: list[Example]
+    validation: list[Example]
     tunings: list[Tuning]
+    recorded: dict[str, Tuning]
     notes: list[str]
 
 
@@ -70,7 +80,6 @@ def prepare(settings: Settings) -> Materials:
     )
     _check_outputs(settings, task)
     drawn = draw(task, settings.examples, seed=settings.seed)
-    fitted, train, test = _other_draws(settings, task)
     loaded = load_model(
         settings.model,
         task,
@@ -82,7 +91,12 @@ def prepare(settings: Settings) -> Materials:
     encoding = encode(loaded, drawn)
     notes = [*loaded.notes, *encoding.notes]
     tunings = _tunings(settings, loaded.model, notes)
-    return Materials(task, loaded, drawn, encoding, fitted, train, test, tunings, notes)
+    recorded = _recorded(settings, loaded.model, notes)
+    rest, validation = _hold_out(settings, task, recorded)
+    fitted, train, test = _other_draws(settings, rest)
+    return Materials(
+        task, loaded, drawn, encoding, fitted, train, test, validation, tunings, recorded, notes
+    )
 
 
 def _other_draws(
@@ -129,6 +143,36 @@ def _tunings(settings: Settings, model: nn.Module, notes: list[str]) -> list[Tun
         else:
             found.setdefault(name, tuning)
     return list(found.values())
+
+
+def _recorded(settings: Settings, model: nn.Module, notes: list[str]) -> dict[str, Tuning]:
+    """Return the methods to record; a default one that cannot train the model becomes a note."""
+    found: dict[str, Tuning] = {}
+    if not settings.steps or settings.trajectories == NONE:
+        return found
+    for name in settings.trajectories or METHODS:
+        tuning = _as_set(resolve_tuning(name), settings)
+        try:
+            apply_method(copy.deepcopy(model), tuning)
+            candidate_rates(tuning)
+        except InputError as error:
+            if settings.trajectories:
+                raise
+            notes.append(f"no trajectory of {name}: {error}")
+        else:
+            found[tuning.name] = tuning
+    return found
+
+
+def _hold_out(
+    settings: Settings, task: Task, recorded: Collection[str]
+) -> tuple[Task, list[Example]]:
+    """Set aside what learning rates are chosen by, if any is."""
+    given = {"full": settings.learning_rate, "propulsion": settings.propulsion_learning_rate}
+    sweeps = settings.steps and settings.sweep > 1
+    if sweeps and any(given.get(name) is None for name in {*given, *recorded}):
+        return hold_out(task, seed=settings.seed)
+    return task, []
 
 
 def propulsion_of(settings: Settings) -> Propulsion:

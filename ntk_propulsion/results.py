@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from ntk_propulsion.report.answer import answer
 from ntk_propulsion.roles import head_parameters, module_roles
 from ntk_propulsion.settings import Settings
 from ntk_propulsion.tasks import Example, Task
+from ntk_propulsion.trajectories import Trajectory
+from ntk_propulsion.trajectories.tables import between_rows, course_rows, regime_rows
 
 Parts = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
 """Kernels by point, tuning and part."""
@@ -33,6 +35,9 @@ class Measured:
         start: Plan, certificate and metric before training.
         logs: How each training went.
         vectors: z after training, (d_out,), by module in the network's order.
+        swept: How each method's learning rate was chosen.
+        courses: Which trainings were recorded, and what became of them.
+        trajectories: The recordings, by method.
     """
 
     kernels: Mapping[str, Mapping[str, Kernel]]
@@ -40,6 +45,9 @@ class Measured:
     start: dict[str, Any]
     logs: Sequence[dict[str, Any]]
     vectors: Mapping[str, np.ndarray]
+    swept: Sequence[dict[str, Any]] = ()
+    courses: Sequence[dict[str, Any]] = ()
+    trajectories: Mapping[str, Trajectory] = field(default_factory=dict)
 
 
 def parts_by_point(model: nn.Module, kernels: Mapping[str, Mapping[str, Kernel]]) -> Parts:
@@ -80,6 +88,11 @@ def results_of(
         ],
         "training": [{**log, "metric_before": measured.start["metric"]} for log in logs],
         "scaling_vectors": _scaling_rows(measured.vectors, settings.degree),
+        "sweeps": list(measured.swept),
+        "trajectories": list(measured.courses),
+        "courses": course_rows(measured.trajectories),
+        "between": between_rows(measured.trajectories),
+        "regimes": regime_rows(measured.trajectories),
     }
     return {"answer": answer(results), **results}
 

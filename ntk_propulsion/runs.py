@@ -28,6 +28,8 @@ OWN = (
     "adapter.safetensors",
     "head.safetensors",
     "figures/*.png",
+    "trajectories/*/*.json",
+    "trajectories/*/points/*",
 )
 
 

@@ -16,12 +16,17 @@ from ntk_propulsion.propulsion.layers import check_degree
 
 DTYPES = ("float32", "float64")
 OUTPUTS = ("logits", "margin", "sum")
+NONE = ("none",)
 # At least so much: (setting, least value, why).
 _LEAST = (
     ("steps", 0, "give 0 (no fine-tuning) or more"),
     ("batch_size", 1, "a step needs at least 1 example"),
     ("probe_examples", 4, "a probe needs at least 4 examples"),
     ("test_examples", 2, "a metric needs at least 2 examples"),
+    ("sweep", 1, "give 1 (no sweep) or more learning rates"),
+    ("sweep_steps", 1, "a trial needs at least 1 step"),
+    ("trajectory_points", 1, "record at 1 step at least, or give --trajectories none"),
+    ("trajectory_examples", 2, "a kernel compares at least 2 examples"),
 )
 
 
@@ -41,8 +46,15 @@ class Settings:
         head: Where the classifier comes from.
         steps: Of each fine-tuning; 0 for none.
         batch_size: Of each step.
-        learning_rate: Of full fine-tuning.
-        propulsion_learning_rate: Of Propulsion; Adam with degree k moves gains k times as fast.
+        learning_rate: Of full fine-tuning; None chooses it by a sweep.
+        propulsion_learning_rate: Of Propulsion; None chooses it by a sweep. Adam with degree k
+            moves gains k times as fast.
+        sweep: How many learning rates each method tries, where none is given; 1 takes the middle.
+        sweep_steps: Of each trial, at most `steps`.
+        trajectories: Methods whose kernels are recorded along training; empty for the default set,
+            of which those that the model has nothing for are left out, ``"none"`` for none.
+        trajectory_points: At how many steps after theta_0.
+        trajectory_examples: The first of the N examples, at most so many.
         probe_examples: Training examples that the probe is fitted on, at most.
         test_examples: Test examples that the task's metric is measured on, at most.
         outputs: What the kernels are of: logits, margin or sum.
@@ -67,8 +79,13 @@ class Settings:
     head: Head = "probe"
     steps: int = 60
     batch_size: int = 16
-    learning_rate: float = 5e-5
-    propulsion_learning_rate: float = 1e-3
+    learning_rate: float | None = None
+    propulsion_learning_rate: float | None = None
+    sweep: int = 3
+    sweep_steps: int = 20
+    trajectories: tuple[str, ...] = ()
+    trajectory_points: int = 4
+    trajectory_examples: int = 8
     probe_examples: int = 1000
     test_examples: int = 400
     outputs: str = "logits"
@@ -102,11 +119,12 @@ class Settings:
         for setting, least, why in _LEAST:
             if getattr(self, setting) < least:
                 raise InputError(f"{_option(setting)} {getattr(self, setting)}: {why}")
+        for method in () if self.trajectories == NONE else self.trajectories:
+            resolve_tuning(method)
         for setting in ("learning_rate", "propulsion_learning_rate"):
-            if not 0 < getattr(self, setting) < math.inf:
-                raise InputError(
-                    f"{_option(setting)} {getattr(self, setting)}: give a positive finite number"
-                )
+            rate = getattr(self, setting)
+            if rate is not None and not 0 < rate < math.inf:
+                raise InputError(f"{_option(setting)} {rate}: give a positive finite number")
         if not self.positions:
             raise InputError("--positions is empty: give at least one, e.g. all")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,7 +31,7 @@ CENTRES = {
 """Peak learning rates of AdamW in the middle of what is swept, by tuning. Ours, by experience."""
 
 STEP = 10**0.5
-MOST, FEWEST = 100, 8
+MOST, FEWEST, SHARE = 100, 8, 0.2
 
 
 @dataclass(frozen=True)
@@ -113,28 +113,30 @@ def _centre(tuning: Tuning) -> float:
     return CENTRES[tuning.name] / abs(degree)
 
 
-def validation_examples(
-    task: Task, used: Collection[int], *, seed: int = 0, most: int = MOST
-) -> list[Example]:
-    """Draw training examples that nothing was fitted on.
+def hold_out(task: Task, *, seed: int = 0, most: int = MOST) -> tuple[Task, list[Example]]:
+    """Set aside training examples to choose learning rates by, a fifth of all at most.
 
     Args:
         task: The task.
-        used: Indices of training examples that something was, or will be, fitted on.
         seed: Of the draw.
         most: How many at most.
 
+    Returns:
+        The task without them, and them.
+
     Raises:
-        InputError: Fewer than 8 are left.
+        InputError: Fewer than 8 could be set aside.
     """
-    left = [e for e in task.train if e.index not in used]
-    if len(left) < FEWEST:
+    count = min(most, int(SHARE * len(task.train)))
+    if count < FEWEST:
         raise InputError(
-            f"{len(left)} training examples of {task.name!r} are left to choose learning rates by, "
-            f"{FEWEST} are needed: train on fewer, or give the learning rates"
+            f"task {task.name!r} has {len(task.train)} training examples, too few to set some "
+            f"aside for choosing learning rates ({math.ceil(FEWEST / SHARE)} are needed): give the "
+            "learning rates, or sweep 1 only"
         )
-    rest = replace(task, train=left)
-    return draw(rest, min(most, len(left)), split="train", seed=seed, balanced=False)
+    held = draw(task, count, split="train", seed=seed, balanced=False)
+    indices = {e.index for e in held}
+    return replace(task, train=tuple(e for e in task.train if e.index not in indices)), held
 
 
 def sweep_learning_rates(

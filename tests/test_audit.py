@@ -88,7 +88,7 @@ class Ids(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         if tag == "details":
-            self.found.add(dict(attrs)["id"])
+            self.found.add(dict(attrs).get("id"))
 
     @classmethod
     def of(cls, page):
@@ -126,6 +126,25 @@ def test_a_pipeline_can_gate_on_it_and_has_the_report_all_the_same(tmp_path, cap
     assert "range=0.98:1.02 failed for bad: z reaches from" in line
     assert "good" not in line
     assert report(tmp_path / "y")["results"]["checkpoints"][1]["name"] == "bad"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_json_goes_alone_to_stdout_and_gates_and_errors_still_show(tmp_path, capfd):
+    path = tuned.public(tmp_path / "bad", spread=0.1)
+    out = tmp_path / "out"
+    line = ["--base", str(tuned.base()), "--tuned", str(path), "--out", str(out), "--degree", "5"]
+    line += ["--fail-on", "range=0.98:1.02"]
+    assert run_command(audit, [*line, "--json", "--quiet"]) == 3
+    said = capfd.readouterr()
+    assert json.loads(said.out) == report(out)
+    assert said.err.startswith("failed: range=0.98:1.02")
+    assert said.err.count("\n") == 1
+    assert run_command(audit, [*line, "--resume", "--quiet"]) == 3
+    assert capfd.readouterr().out == f"{out / 'report.html'}\n"
+    assert run_command(audit, [*line, "--json", "--quiet"]) == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -1,7 +1,17 @@
 import click
 import pytest
 
-from ntk_propulsion.command_line import Command, Interrupted, Names, ProgressBar, run_command
+from ntk_propulsion.command_line import (
+    MEANINGS,
+    Command,
+    Interrupted,
+    Names,
+    Output,
+    ProgressBar,
+    run_command,
+    shared,
+    with_output,
+)
 from ntk_propulsion.errors import InputError
 
 
@@ -73,6 +83,68 @@ def test_progress_on_a_terminal_counts(capsys, monkeypatch):
     shown = capsys.readouterr().err
     assert "[one]" in shown
     assert "5/5" in shown
+
+
+def test_a_quiet_bar_says_nothing_on_a_terminal_or_in_a_log(capsys, monkeypatch):
+    for force in ("", "1"):
+        monkeypatch.setenv("FORCE_COLOR", force)
+        monkeypatch.setenv("TTY_COMPATIBLE", force)
+        with ProgressBar(quiet=True) as progress:
+            progress.begin("one", 2)
+            progress.advance(1)
+    assert capsys.readouterr() == ("", "")
+
+
+@click.command()
+@click.option("--n", default=1)
+@with_output
+def speak(n, output):
+    with output.progress() as progress:
+        progress.begin("working")
+    output.console().print("a table")
+    output.end("runs/[red]x", '{\n "n": 1\n}\n')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "out", "err"),
+    [
+        ([], "a table\nruns/[red]x\n", "working\n"),
+        (["--quiet"], "runs/[red]x\n", ""),
+        (["--json"], '{\n "n": 1\n}\n', "working\n"),
+        (["--json", "--quiet", "--n", "2"], '{\n "n": 1\n}\n', ""),
+    ],
+)
+def test_output_is_tables_or_json_or_the_place_and_never_coloured_in_a_pipe(
+    capfd, arguments, out, err
+):
+    assert run_command(speak, arguments) == 0
+    assert capfd.readouterr() == (out, err)
+
+
+def test_no_color_is_honoured_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    red = "\x1b[31m"
+    Output().console().print("[red]x")
+    assert red in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    Output().console().print("[red]x")
+    assert red not in capsys.readouterr().out
+
+
+def test_a_shared_option_means_the_same_everywhere_and_may_say_more(capsys):
+    @click.command()
+    @shared("degree", "If at all.", type=int)
+    @shared("resume", is_flag=True)
+    def command(degree, resume):
+        assert (degree, resume) == (2, True)
+
+    assert run_command(command, ["--degree", "2", "--resume"]) == 0
+    by_name = {option.name: option.help for option in command.params}
+    assert by_name == {
+        "degree": f"{MEANINGS['degree']} If at all.",
+        "resume": MEANINGS["resume"],
+    }
 
 
 @pytest.mark.parametrize(

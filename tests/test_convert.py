@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from ntk_propulsion.command_line import run_command
@@ -55,6 +57,20 @@ def test_bad_input_is_one_line_on_stderr_and_status_2(made, tmp_path, capfd):
         assert lines.startswith("error: ")
         assert said in lines
     assert not (tmp_path / "o").exists()
+
+
+def test_json_is_the_only_thing_on_stdout_and_quiet_says_where_the_result_is(made, tmp_path, capfd):
+    source, _ = made
+    assert run(source, "merged", tmp_path / "m", "--json") == 0
+    said = capfd.readouterr()
+    found = json.loads(said.out)
+    assert said.err == ""
+    assert set(found) == {"form", "source", "layers", "degree", "notes", "out"}
+    assert found["form"] == "merged"
+    assert found["layers"] == 6
+    assert found["out"] == str(tmp_path / "m")
+    assert run(source, "merged", tmp_path / "n", "--quiet") == 0
+    assert capfd.readouterr() == (f"{tmp_path / 'n'}\n", "")
 
 
 def test_the_help_names_every_form(capfd):

@@ -9,16 +9,18 @@ from safetensors.torch import load_file
 from ntk_propulsion import empirical_ntk, experiment, load_kernels
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.evaluation import evaluate
-from ntk_propulsion.experiment import Progress
 from ntk_propulsion.heads import fit_probe
 from ntk_propulsion.kernels.kernel import data_fingerprint, model_fingerprint
 from ntk_propulsion.kernels.tunings import Full, Propulsion
-from ntk_propulsion.materials import prepare
+from ntk_propulsion.materials import METHODS, prepare
+from ntk_propulsion.progress import Progress
 from ntk_propulsion.propulsion import load_adapter, merge
 from ntk_propulsion.report import writer
 from ntk_propulsion.tasks import draw
 from ntk_propulsion.training import finetune
+from ntk_propulsion.trajectories import RecordingDiverged, Trajectory
 from tests import tiny_runs
+from tests.tiny_folders import save_model
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-12}
 WORK = ("fit_probe", "empirical_ntk", "finetune", "evaluate")
@@ -29,6 +31,7 @@ def undrawn(monkeypatch):
     """Leave the figures out: they take most of a tiny run's time."""
     tiny_runs.finished()
     monkeypatch.setattr(writer, "draw", lambda *_: {})
+    monkeypatch.setattr(writer, "draw_courses", lambda *_: {})
 
 
 @pytest.fixture
@@ -134,11 +137,116 @@ def test_the_report_is_strict_json_with_its_four_parts_and_claims():
     assert report["config"]["degree"] == 15
     assert report["environment"]["peak_memory_bytes"] > 2**20
     by_step = report["environment"]["seconds_by_step"]
-    assert list(by_step) == ["head", "theta0", "full_tuned", "propulsion_tuned", "report"]
+    sweeps = ["sweep-full", "sweep-propulsion"]
+    steps = ["head", "theta0", *sweeps, "full_tuned", "propulsion_tuned", "report"]
+    assert list(by_step) == steps
     keys = {"id", "statement", "measured", "expected", "verdict", "source"}
     assert report["claims"]
     assert all(claim.keys() == keys for claim in report["claims"])
-    assert {"T1", "T4", "T5", "A4"} <= {claim["id"] for claim in report["claims"]}
+    assert {"T1", "T3", "T4", "T5", "A4"} <= {claim["id"] for claim in report["claims"]}
+
+
+# -- along training
+
+
+def test_each_method_trains_at_the_learning_rate_that_its_sweep_chose():
+    results = tiny_runs.report(tiny_runs.recorded())["results"]
+    chosen = {sweep["method"]: sweep["chosen"] for sweep in results["sweeps"]}
+    assert list(chosen) == ["full", "propulsion", "lora"]
+    for sweep in results["sweeps"]:
+        best = min(sweep["trials"], key=lambda trial: trial["loss"])
+        assert sweep["chosen"] == best["learning_rate"]
+        assert (len(sweep["trials"]), sweep["steps"]) == (2, 2)
+    assert {log["method"]: log["learning_rate"] for log in results["training"]} == {
+        method: chosen[method] for method in ("full", "propulsion")
+    }
+    assert {row["method"]: row["learning_rate"] for row in results["trajectories"]} == chosen
+
+
+def test_a_learning_rate_that_is_given_is_not_swept():
+    results = tiny_runs.report(tiny_runs.finished())["results"]
+    assert [(s["chosen"], s["given"], s["trials"]) for s in results["sweeps"]] == [
+        (5e-5, True, []), (1e-3, True, []),
+    ]  # fmt: skip
+
+
+def test_a_recorded_training_is_the_one_whose_kernels_are_reported():
+    folder = tiny_runs.recorded()
+    recording = Trajectory.load(folder / "trajectories" / "full")
+    assert recording.steps == [0, 2, 5]
+    after = load_kernels(folder / "kernels.safetensors")["full_tuned/full"].matrix
+    few = len(recording.points[0].own.matrix)
+    torch.testing.assert_close(recording.points[-1].own.matrix, after[:few, :few], **TIGHT)
+
+
+def test_the_report_says_how_far_each_method_left_the_kernel_regime():
+    folder = tiny_runs.recorded()
+    report = tiny_runs.report(folder)
+    assert [row["method"] for row in report["results"]["regimes"]] == ["full", "propulsion", "lora"]
+    for row in report["results"]["regimes"]:
+        last = Trajectory.load(folder / "trajectories" / row["method"]).points[-1].measures
+        assert row["feature_drift"] == pytest.approx(last.feature_drift)
+        assert row["linearization_error"] == pytest.approx(last.linearization_error)
+    verdicts = {claim["id"]: claim["verdict"] for claim in report["claims"]}
+    both = report["results"]["regimes"][:2]
+    expected = "holds" if all(r["linearization"] == "holds" for r in both) else "fails"
+    assert verdicts["T3"] == expected
+
+
+def test_methods_are_compared_with_full_fine_tuning_at_every_recorded_step():
+    results = tiny_runs.report(tiny_runs.recorded())["results"]
+    found = {(r["method"], r["step"], r["kernel"]) for r in results["between"]}
+    kernels = ("own", "full", "own-full")
+    assert found == {
+        (method, step, kernel)
+        for method in ("propulsion", "lora") for step in (0, 2, 5) for kernel in kernels
+    }  # fmt: skip
+
+
+def test_a_method_that_diverges_keeps_what_was_recorded_and_the_rest_of_the_report(
+    tmp_path, monkeypatch
+):
+    record = experiment.record_trajectory
+
+    def diverging(*args, **kwargs):
+        method = args[4].name
+        found = record(*args, **{**kwargs, "at": [0, 2]} if method == "lora" else kwargs)
+        if method == "lora":
+            raise RecordingDiverged("the loss became NaN", found)
+        return found
+
+    monkeypatch.setattr(experiment, "record_trajectory", diverging)
+    out = tiny_runs.do(tmp_path / "out", **{**tiny_runs.RECORDED, "sweep": 1})
+    rows = {r["method"]: r for r in tiny_runs.report(out)["results"]["trajectories"]}
+    assert rows["lora"]["diverged"] == "the loss became NaN"
+    assert rows["lora"]["steps"] == [0, 2]
+    assert (rows["full"]["diverged"], rows["full"]["steps"]) == ("", [0, 2, 5])
+    assert "the loss became NaN" in (out / "report.html").read_text()
+
+
+def test_a_run_killed_while_it_records_ends_in_the_same_numbers(tmp_path, monkeypatch):
+    save, killed = Trajectory.save, []
+
+    def dying(self, folder):
+        if self.method == "propulsion" and not killed:
+            killed.append(folder)
+            raise Killed
+        save(self, folder)
+
+    monkeypatch.setattr(Trajectory, "save", dying)
+    with pytest.raises(Killed):
+        tiny_runs.do(tmp_path / "out", **tiny_runs.RECORDED)
+    out = tiny_runs.do(tmp_path / "out", **tiny_runs.RECORDED)
+    assert tiny_runs.numbers(out)["results"] == tiny_runs.numbers(tiny_runs.recorded())["results"]
+
+
+def test_a_method_that_the_model_has_nothing_for_is_a_note_unless_it_was_asked_for(tmp_path):
+    llama = save_model(tmp_path / "model", "llama")  # it has no biases
+    found = prepare(tiny_runs.settings(model=str(llama), trajectories=()))
+    assert {*METHODS} - {*found.recorded} == {"bitfit"}
+    assert [n for n in found.notes if n.startswith("no trajectory of bitfit: ")]
+    with pytest.raises(InputError, match="rowcolumn"):
+        prepare(tiny_runs.settings(trajectories=("rowcolumn",)))
 
 
 # -- reruns

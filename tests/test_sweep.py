@@ -1,6 +1,7 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,8 +24,7 @@ def found():
 
 @pytest.fixture(scope="module")
 def held_out(found):
-    used = {e.index for e in (*found.train, *found.fitted)}
-    return sweep.validation_examples(found.task, used)
+    return sweep.hold_out(found.task)[1]
 
 
 def swept(found, held_out, method="bitfit", rates=(1e-3, 1e-1), **more):
@@ -34,16 +34,25 @@ def swept(found, held_out, method="bitfit", rates=(1e-3, 1e-1), **more):
     )  # fmt: skip
 
 
-def test_validation_examples_are_new_to_everything_fitted(found, held_out):
-    used = {e.index for e in (*found.train, *found.fitted)}
-    assert len(held_out) >= 8
-    assert not used & {e.index for e in held_out}
-    assert {e.index for e in held_out} <= {e.index for e in found.task.train}
+def test_what_is_held_out_is_no_longer_trained_on(found):
+    rest, held = sweep.hold_out(found.task)
+    assert len(held) == len(found.task.train) // 5 >= 8
+    assert {*rest.train, *held} == {*found.task.train}
+    assert not {*rest.train} & {*held}
+    assert rest.test == found.task.test
+
+
+def test_an_experiment_fits_nothing_on_what_its_learning_rates_are_chosen_by():
+    chosen = prepare(tiny_runs.settings(steps=2, learning_rate=None))
+    assert chosen.validation
+    assert not {*chosen.validation} & {*chosen.fitted, *chosen.train}
+    given = {"learning_rate": 1e-3, "propulsion_learning_rate": 1e-3, "trajectories": ("none",)}
+    assert not prepare(tiny_runs.settings(steps=2, **given)).validation
 
 
 def test_too_few_examples_to_choose_by_are_refused(found):
-    with pytest.raises(InputError, match=r"3 training examples .* are left"):
-        sweep.validation_examples(found.task, {e.index for e in found.task.train[3:]})
+    with pytest.raises(InputError, match="39 training examples, too few"):
+        sweep.hold_out(replace(found.task, train=found.task.train[:39]))
 
 
 def test_each_trial_is_a_training_of_its_own_from_theta_0(found, held_out):

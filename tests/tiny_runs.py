@@ -24,6 +24,9 @@ SMALL = {
     "probe_examples": 24,
     "test_examples": 10,
     "tunings": ("lora", "random_subset"),
+    "learning_rate": 5e-5,
+    "propulsion_learning_rate": 1e-3,
+    "trajectories": ("none",),
     "dtype": "float64",
 }
 
@@ -35,6 +38,18 @@ def write_texts(path: Path, *, classes: int = 2, n: int = 60) -> Path:
         writer.writerow(["text", "label"])
         writer.writerows([e.text, e.label] for e in make_task(classes=classes, n=n).train)
     return path
+
+
+RECORDED = {
+    "trajectories": ("full", "propulsion", "lora"),
+    "learning_rate": None,
+    "propulsion_learning_rate": None,
+    "sweep": 2,
+    "sweep_steps": 2,
+    "trajectory_points": 2,
+    "trajectory_examples": 4,
+}
+"""What makes a tiny experiment sweep learning rates and record trajectories."""
 
 
 @functools.cache
@@ -104,6 +119,12 @@ def do(out: Path, materials: Materials | None = None, **changes) -> Path:
 def finished() -> Path:
     """Return the folder of a finished run with figures; not to be changed."""
     return do(scratch() / "finished")
+
+
+@functools.cache
+def recorded() -> Path:
+    """Return the folder of a finished run that swept rates and recorded; not to be changed."""
+    return do(scratch() / "recorded", **RECORDED)
 
 
 def prepared_model():

@@ -28,7 +28,7 @@ from ntk_propulsion.auditing.verdicts import answer, verdicts
 from ntk_propulsion.auditing.weights import compare_weights
 from ntk_propulsion.environment import environment
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.experiment import Progress
+from ntk_propulsion.progress import Progress
 from ntk_propulsion.report.audit_writer import draw_audit, write_audit
 from ntk_propulsion.report.writer import strict_json
 

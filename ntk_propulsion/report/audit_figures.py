@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ntk_propulsion.propulsion.statistics import NEAR_ONE
 from ntk_propulsion.report import style, words
 from ntk_propulsion.report.depth import depth_axis, role
+from ntk_propulsion.report.plot import Plot, chosen
+from ntk_propulsion.report.scaling import gain_histogram, scaling_figure
 from ntk_propulsion.report.style import plain
 
-SHADE: dict[str, Any] = {"color": style.AMBER, "alpha": 0.18, "linewidth": 0, "zorder": 0.5}
 HOLDS, WEAKLY = 0.1, 0.5  # the rule's limits, as ntk_propulsion.regime has them
 
 
@@ -32,35 +32,14 @@ def scaling_vectors(results: dict[str, Any], vectors: Mapping[str, np.ndarray]) 
         vectors: Its finite scaling vectors, (d_out,), by module.
     """
     table = [dict(row) for row in results["vectors"]["modules"]]
-    roles = {row["module"]: role(row) for row in table}
-    looks = style.appearance(roles.values())
-    every = np.concatenate(list(vectors.values())).astype(float)
-    low, high = NEAR_ONE
-    edges = np.linspace(min(low - 0.01, every.min()), max(high + 0.01, every.max()), 61).tolist()
-    figure = Figure(figsize=(12, 7.2))
-    grid = figure.add_gridspec(2, 2, height_ratios=[1.2, 1])
-    left, right, below = (figure.add_subplot(grid[at]) for at in ((0, 0), (0, 1), (1, slice(None))))
-    for i, (name, (colour, _)) in enumerate(looks.items()):
-        z = np.concatenate([v for module, v in vectors.items() if roles.get(module) == name])
-        line = "-" if i < len(style.PALETTE) else "--"
-        left.hist(z, edges, histtype="step", color=colour, ls=line, label=plain(name))
-    left.axvspan(low, high, label=f"paper: [{low}, {high}]", **SHADE)
-    left.set(yscale="log", xlabel="z (no unit; starts at 1)", ylabel="neurons (log scale)")
-    left.set_ylim(0.7, 20 * left.get_ylim()[1])
-    inside = words.percent(float(((every >= low) & (every <= high)).mean()))
-    left.set_title(f"z by role: {inside} of {every.size:,} in the paper's range")
-    left.legend(fontsize=8, ncols=3, loc="upper center")
-    _gain_panel(right, results, every)
-    for i, row in enumerate(table):
-        colour, marker = looks[role(row)]
-        below.vlines(i, row["min"], row["max"], color=colour, linewidth=1)
-        below.vlines(
-            i, row["mean"] - row["std"], row["mean"] + row["std"], color=colour, linewidth=4
-        )
-        below.plot(i, row["mean"], marker, color="white", mec=colour, markersize=4)
-    below.axhspan(low, high, **SHADE)
-    below.set_ylabel("z: mean, ± std, extremes")
-    depth_axis([below], table)
+    degree = results["degree"]
+
+    def gain(ax: Axes, every: np.ndarray) -> list[words.Row]:
+        if degree is not None:
+            return gain_histogram(ax, every, degree)
+        return _gains_by_degree(ax, results["vectors"]["by_degree"])
+
+    figure = scaling_figure(table, vectors, gain)
     style.frame(
         figure,
         "Scaling vectors",
@@ -69,24 +48,8 @@ def scaling_vectors(results: dict[str, Any], vectors: Mapping[str, np.ndarray]) 
     return figure
 
 
-def _gain_panel(ax: Axes, results: Mapping[str, Any], every: np.ndarray) -> None:
-    """Draw the gains at the checkpoint's degree, or their ranges at common degrees."""
-    low, high = NEAR_ONE
-    degree = results["degree"]
-    if degree is not None:
-        with np.errstate(over="ignore"):
-            gain = every**degree
-        gain = gain[np.isfinite(gain)]
-        if not gain.size:
-            ax.set_title(f"every gain at degree {degree} is beyond all numbers")
-            return
-        ax.hist(gain, 80, color=style.ORANGE)
-        ax.axvspan(low**degree, high**degree, label="the same range of z", **SHADE)
-        ax.set(yscale="log", xlabel=f"gain $z^{{{degree}}}$ (no unit)", ylabel="neurons (log)")
-        ax.set_title(f"gain at degree {degree}: from {gain.min():.3f} to {gain.max():.3f}")
-        ax.legend(fontsize=8)
-        return
-    found = results["vectors"]["by_degree"]
+def _gains_by_degree(ax: Axes, found: list[dict[str, Any]]) -> list[words.Row]:
+    """Draw the gains' range if the degree were each of the common ones; return the rows."""
     table = [row for row in found if None not in (row["gain_min"], row["gain_max"])]
     for i, row in enumerate(table):
         ax.vlines(i, row["gain_min"], row["gain_max"], color=style.ORANGE, linewidth=2)
@@ -95,16 +58,23 @@ def _gain_panel(ax: Axes, results: Mapping[str, Any], every: np.ndarray) -> None
     ax.set_yscale("symlog", linthresh=1e-2)
     ax.set(xlabel="degree k, if it were", ylabel="gain $z^k$: mean and extremes")
     ax.set_title("degree unknown: what each would make of z")
+    kept = chosen(table, "degree", "gain_mean", "gain_min", "gain_max")
+    return [{"panel": "gain by degree", **row} for row in kept]
 
 
 @style.styled
 def similarity(results: dict[str, Any]) -> Figure:
     """Draw the cosines between layers' deviations z - 1, a panel per size of layer."""
     groups = results["vectors"]["similarity"][:4]
-    figure = Figure(figsize=(12, 4.6))
+    figure = Plot(figsize=(12, 4.6))
     for i, group in enumerate(groups):
         ax = figure.add_subplot(1, len(groups), i + 1)
         cosine = np.array(group["cosine"], dtype=float)
+        names = group["modules"]
+        figure.rows += [  # symmetric: each pair once
+            {"first": names[i], "second": names[j], "cosine": float(f"{cosine[i, j]:.6g}")}
+            for i, j in zip(*np.triu_indices(len(names)), strict=True)
+        ]
         image = ax.imshow(cosine, cmap=style.DIVERGING, vmin=-1, vmax=1)
         ax.grid(False)
         ax.set(xticks=[], yticks=[])
@@ -123,7 +93,8 @@ def updates(results: dict[str, Any]) -> Figure:
     """Draw, module by module, the share of its update that a Propulsion explains, and its size."""
     table = [dict(r) for r in results["updates"]["layers"] if r.get("share") is not None]
     looks = style.appearance(role(row) for row in table)
-    figure = Figure(figsize=(12, 6.6))
+    shares = ("share", "share_rank_1", "expected_share", "relative_norm")
+    figure = Plot(chosen(table, "module", "role", *shares), figsize=(12, 6.6))
     top, bottom = (figure.add_subplot(2, 1, i) for i in (1, 2))
     for i, row in enumerate(table):
         colour, marker = looks[role(row)]
@@ -157,7 +128,10 @@ def ranks(results: dict[str, Any]) -> Figure:
     """Draw what the closest update of each rank explains, by its parameters, and Propulsion."""
     total = results["updates"]["total"]
     table = total["lora"]
-    figure = Figure(figsize=(12, 4.6))
+    figure = Plot(
+        ({"panel": "closest LoRA", **row} for row in chosen(table, "rank", "parameters", "share")),
+        figsize=(12, 4.6),
+    )
     left, right = (figure.add_subplot(1, 2, i) for i in (1, 2))
     counts = [row["parameters"] for row in table]
     left.plot(
@@ -173,6 +147,8 @@ def ranks(results: dict[str, Any]) -> Figure:
             fontsize=8,
         )
     share = total["share_of_weights"]
+    at = {"parameters": total["parameters"], "share": share}
+    figure.rows.append({"panel": "Propulsion", **at})
     left.plot(total["parameters"], share, "D", color=style.ORANGE, label="Propulsion")
     left.set(xscale="log", ylim=(-0.05, 1.1), xlabel="parameters", ylabel="share of the update")
     left.set_title("by parameters; numbers are ranks")
@@ -181,6 +157,10 @@ def ranks(results: dict[str, Any]) -> Figure:
     looks = style.appearance(role(row) for row in layers)
     for row in layers:
         values = np.asarray(row["spectrum"], dtype=float)
+        figure.rows += [
+            {"panel": "spectrum", "module": row["module"], "number": n, "value": float(value)}
+            for n, value in enumerate(values, 1)
+        ]
         colour, _ = looks[role(row)]
         positive = np.where(values > 0, values, np.nan)
         right.plot(np.arange(1, len(values) + 1), positive, color=colour, linewidth=0.8, alpha=0.7)
@@ -208,7 +188,9 @@ def regime(results: dict[str, Any]) -> Figure:
         if row["drift"] is not None
     ]
     looks = style.appearance(role(row) for row in table)
-    figure = Figure(figsize=(12, 4.8))
+    figure = Plot(chosen(table, "module", "role", "drift"), figsize=(12, 4.8))
+    measures = ("linearization_error", "feature_drift")
+    figure.rows += [{"measure": f"{key}, all", "value": found[key]} for key in measures]
     ax = figure.add_subplot()
     smallest = max(found["drift_floor"] / 10, 1e-9)
     for i, row in enumerate(table):
@@ -216,7 +198,7 @@ def regime(results: dict[str, Any]) -> Figure:
         ax.plot(i, max(row["drift"], smallest), marker, color=colour, markersize=5)
     for limit, name in ((HOLDS, "holds below"), (WEAKLY, "weakly below")):
         ax.axhline(limit, color="black", linewidth=0.9, linestyle="--", label=f"{name} {limit:g}")
-    for key, colour in (("linearization_error", style.PURPLE), ("feature_drift", style.BLUE)):
+    for key, colour in zip(measures, (style.PURPLE, style.BLUE), strict=True):
         label = f"{key.replace('_', ' ')}, all: {words.number(found[key])}"
         ax.axhline(max(found[key], smallest), color=colour, linewidth=1.8, label=label)
     for name, (colour, marker) in looks.items():

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ntk_propulsion.report import words
-from ntk_propulsion.report.page import page_template
+from ntk_propulsion.report.page import fill
+from ntk_propulsion.report.pictures import Picture
 from ntk_propulsion.report.sections import (
     MODULE,
     PART,
     ROLE,
     TUNING,
     Z_COLUMNS,
-    Picture,
     Section,
     fine,
 )
@@ -56,21 +55,19 @@ GLOSSARY = {
 }
 
 
-def audit_page(report: dict[str, Any], figures: Mapping[str, bytes]) -> str:
+def audit_page(report: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
     """Return the page's HTML; it loads nothing from anywhere, and escapes all data.
 
     Args:
         report: The audit's report, as report.json holds it.
-        figures: ``{name: PNG}``; each goes to the section that its name begins with.
+        pictures: By name; each goes to the section that its name begins with.
     """
     results = report["results"]
-    pictures = {
-        name: Picture(f"Figure: {name.replace('_', ' ')}", base64.b64encode(data).decode())
-        for name, data in figures.items()
-    }
     base = results["base"]
     audited = words.listed(each["name"] for each in results["checkpoints"])
-    return page_template().render(
+    return fill(
+        results,
+        pictures,
         title=TITLE,
         subtitle=f"{audited}, against {base['name']} ({words.count(base['parameters'])} numbers)",
         answer=results["answer"],

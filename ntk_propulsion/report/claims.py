@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ntk_propulsion import regime
 from ntk_propulsion.propulsion.statistics import NEAR_ONE
 from ntk_propulsion.report import words
 from ntk_propulsion.report.answer import BOTH, CLOSE, at_start, could_leave, either, shape_error
@@ -21,9 +22,10 @@ def claims(results: dict[str, Any]) -> list[dict[str, str]]:
     T1 and T5 hold when the raw error, at the unfavourable end of its interval, is at most
     ``CLOSE``; up to a scale when the shape error is; they fail when even the favourable end is
     above it; otherwise the interval decides nothing and the claim is not testable here. T1 must
-    pass with and without the head. T4 goes by the drift of each method's own kernel in the same
-    way. A4 holds when ``NEARLY_ALL`` of z lie in the range, and is not testable where training
-    could not have left it.
+    pass with and without the head. T3 and T4 hold when linearization error and feature drift of
+    both trainings are within `regime.HOLDS`; without recorded trajectories T3 is not testable, and
+    T4 goes by the drift of each method's own kernel as T1 does. A4 holds when ``NEARLY_ALL`` of z
+    lie in the range, and is not testable where training could not have left it.
 
     Args:
         results: The experiment's results.
@@ -31,7 +33,13 @@ def claims(results: dict[str, Any]) -> list[dict[str, str]]:
     Returns:
         Rows with ``id, statement, measured, expected, verdict, source``.
     """
-    return [_t1(results), _t4(results), _t5(results), _a4(results), _e1(results)]
+    return [
+        _t1(results),
+        *_regime(results),
+        _t5(results),
+        _a4(results),
+        _e1(results),
+    ]
 
 
 def verdict_on(distances: list[words.Row | None]) -> str:
@@ -102,6 +110,49 @@ def _t5(results: dict[str, Any]) -> dict[str, str]:
         verdict,
         "App. B, Fig. 6",
     )
+
+
+def _regime(results: dict[str, Any]) -> list[dict[str, str]]:
+    """Return T3 and T4."""
+    rows = words.rows(results.get("regimes"))
+    both = [row for row in rows if row["method"] in ("full", "propulsion")]
+    limit = f"at most {regime.HOLDS} for full fine-tuning and for Propulsion"
+    t3 = _claim(
+        "T3",
+        "Linearization: the output's change is its first-order Taylor expansion.",
+        _along(both, "linearization_error", "linearization"),
+        f"|f_t - f_lin| / |f_t - f_0| {limit}",
+        _level(both, "linearization"),
+        "App. A",
+    )
+    if not both:
+        return [t3, _t4(results)]
+    t4 = _claim(
+        "T4",
+        "Fixed features: gradients after training are about those before.",
+        _along(both, "feature_drift", "drift"),
+        f"|J_t - J_0| / |J_0| {limit}",
+        _level(both, "fixed_features"),
+        "App. C",
+    )
+    return [t3, t4]
+
+
+def _level(rows: list[words.Row], key: str) -> str:
+    levels = {row[key] for row in rows}
+    if levels & {"weakly", "not"}:
+        return FAILS
+    return HOLDS if levels == {"holds"} and len(rows) == 2 else NOT_TESTABLE
+
+
+def _along(rows: list[words.Row], total: str, examples: str) -> str:
+    found = "; ".join(
+        f"{words.tuning(row['method'])} {number(row[total])} (examples "
+        f"{number(row[f'{examples}_least'])} to {number(row[f'{examples}_most'])}) after "
+        f"{row['step']} steps at {row['learning_rate']:g}"
+        for row in rows
+    )
+    return found or "no trajectory was recorded"
 
 
 def _t4(results: dict[str, Any]) -> dict[str, str]:

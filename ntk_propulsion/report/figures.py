@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ntk_propulsion.propulsion.statistics import NEAR_ONE
 from ntk_propulsion.report import style, words
 from ntk_propulsion.report.depth import depth_axis, role
+from ntk_propulsion.report.plot import Plot, chosen
+from ntk_propulsion.report.scaling import gain_histogram, scaling_figure
 from ntk_propulsion.report.style import plain
 
 SMOOTH = 20  # a loss curve with more points than this gets a running mean
@@ -29,7 +30,8 @@ def module_distances(results: dict[str, Any], point: str = "theta0", worst: int 
     """
     modules = [dict(row) for row in words.rows(results["per_module"], point=point)]
     looks = style.appearance(map(role, modules))
-    figure = Figure(figsize=(12, 8))
+    shares = ("trace_share_full", "trace_share_propulsion")
+    figure = Plot(chosen(modules, "module", "role", "alignment", "cka", *shares), figsize=(12, 8))
     grid = figure.add_gridspec(3, 1, height_ratios=[1.2, 1, 1])
     axes = [figure.add_subplot(grid[i]) for i in range(3)]
     size = 6 if len(modules) < 80 else 4.5
@@ -40,8 +42,8 @@ def module_distances(results: dict[str, Any], point: str = "theta0", worst: int 
         if key == "alignment":
             missing = len(modules) - len(drawn)
             _name_lowest(ax, modules, drawn, worst)
-    _dots(axes[2], modules, "trace_share_full", looks, size)
-    _dots(axes[2], modules, "trace_share_propulsion", looks, size, hollow=True)
+    for key in shares:
+        _dots(axes[2], modules, key, looks, size, hollow=key == "trace_share_propulsion")
     axes[2].set_yscale("log")
     axes[2].set_ylabel("share of the trace")
     depth_axis(axes, modules)
@@ -116,18 +118,21 @@ def spectra(results: dict[str, Any], kernels: dict[str, np.ndarray]) -> Figure:
     parts = [p for p in ("all", "without_head") if any(key[2] == p for key in keys)]
     lines = dict(zip(words.POINTS, ("-", "--", ":"), strict=True))
     looks = style.appearance(["full", "propulsion", *(key[1] for key in keys)])
-    figure = Figure(figsize=(12, 5.4))
+    figure = Plot(figsize=(12, 5.4))
     for i, part in enumerate(parts):
         ax = figure.add_subplot(1, len(parts), i + 1)
         for point, tuning, of in keys:
             main = tuning in style.TUNING_COLOURS
             if of != part or not (main or point == "theta0"):
                 continue
-            kernel = kernels[f"{point}/{tuning}/{part}"].astype(float)
-            if not np.trace(kernel) > 0:  # a tuning of the head alone, without the head
+            values = _spectrum(kernels[f"{point}/{tuning}/{part}"])
+            if not values.size:  # a tuning of the head alone, without the head
                 continue
-            values = np.linalg.eigvalsh((kernel + kernel.T) / 2)[::-1]
-            values = values[values > ROUNDING * values[0]] / np.trace(kernel)
+            where = {"part": part, "point": point, "tuning": tuning}
+            figure.rows += [
+                {**where, "rank": i, "share_of_trace": float(f"{value:.6g}")}
+                for i, value in enumerate(values, 1)
+            ]
             found = words.row(results["kernels"], point=point, tuning=tuning, part=part)
             rank = words.number((found or {}).get("effective_rank"))
             ax.loglog(
@@ -154,6 +159,16 @@ def spectra(results: dict[str, Any], kernels: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
+def _spectrum(kernel: np.ndarray) -> np.ndarray:
+    """Return the eigenvalues over the trace, largest first, without rounding; none of a zero."""
+    kernel = kernel.astype(float)
+    trace = np.trace(kernel)
+    if not trace > 0:
+        return np.empty(0)
+    values = np.linalg.eigvalsh((kernel + kernel.T) / 2)[::-1]
+    return values[values > ROUNDING * values[0]] / trace
+
+
 @style.styled
 def scaling_histogram(
     results: dict[str, Any], scaling: dict[str, np.ndarray], degree: int
@@ -166,48 +181,7 @@ def scaling_histogram(
         degree: The degree k of the gain.
     """
     table = [dict(r) for r in results["scaling_vectors"] if r["module"] != "total"]
-    roles = {r["module"]: role(r) for r in table}
-    looks = style.appearance(roles.values())
-    every = np.concatenate([np.ravel(z) for z in scaling.values()]).astype(float)
-    low, high = NEAR_ONE
-    bins = np.linspace(min(low - 0.01, every.min()), max(high + 0.01, every.max()), 61).tolist()
-    figure = Figure(figsize=(12, 7.2))
-    grid = figure.add_gridspec(2, 2, height_ratios=[1.2, 1])
-    left, right, below = (figure.add_subplot(grid[at]) for at in ((0, 0), (0, 1), (1, slice(None))))
-    shade: dict[str, Any] = {"color": style.AMBER, "alpha": 0.18, "linewidth": 0, "zorder": 0.5}
-    for i, (name, (colour, _)) in enumerate(looks.items()):
-        line = "-" if i < len(style.PALETTE) else "--"
-        z = [np.ravel(v) for module, v in scaling.items() if roles.get(module) == name]
-        if z:
-            label = plain(name)
-            left.hist(np.concatenate(z), bins, histtype="step", color=colour, ls=line, label=label)
-    left.axvspan(low, high, label=f"paper: [{low}, {high}]", **shade)
-    left.set(
-        yscale="log",
-        ylim=(0.7, 20 * left.get_ylim()[1]),
-        xlabel="z (no unit; starts at 1)",
-        ylabel="neurons (log scale)",
-    )
-    inside = float(((every >= low) & (every <= high)).mean())
-    left.set_title(f"z by role: {words.percent(inside)} of {every.size:,} in the paper's range")
-    left.legend(fontsize=8, ncols=3, loc="upper center")
-
-    gain = every**degree
-    ends = [low**degree, high**degree]
-    right.hist(gain, 80, color=style.ORANGE)
-    right.axvspan(*ends, label=f"the same range: [{ends[0]:.3f}, {ends[1]:.3f}]", **shade)
-    right.set(yscale="log", xlabel=f"gain $z^{{{degree}}}$ (no unit)", ylabel="neurons (log scale)")
-    right.set_title(f"gain at degree {degree}: from {gain.min():.3f} to {gain.max():.3f}")
-    right.legend(fontsize=8)
-
-    for i, r in enumerate(table):
-        colour, marker = looks[role(r)]
-        below.vlines(i, r["min"], r["max"], color=colour, linewidth=1)
-        below.vlines(i, r["mean"] - r["std"], r["mean"] + r["std"], color=colour, linewidth=4)
-        below.plot(i, r["mean"], marker, color="white", mec=colour, markersize=4)
-    below.axhspan(low, high, **shade)
-    below.set_ylabel("z: mean, ± std, extremes")
-    depth_axis([below], table)
+    figure = scaling_figure(table, scaling, lambda ax, z: gain_histogram(ax, z, degree))
     style.frame(
         figure,
         "Propulsion's scaling vectors after training",
@@ -220,7 +194,7 @@ def scaling_histogram(
 def training_curves(results: dict[str, Any]) -> Figure:
     """Draw the training loss of each method over its steps, with the metric before and after."""
     task = results["task"]
-    figure = Figure(figsize=(12, 4.6))
+    figure = Plot(figsize=(12, 4.6))
     ax = figure.add_subplot()
     looks = style.appearance(["full", "propulsion", *(r["method"] for r in results["training"])])
     for run in results["training"]:
@@ -235,10 +209,14 @@ def training_curves(results: dict[str, Any]) -> Figure:
         smooth = len(losses) > SMOOTH
         style_of_raw = {"alpha": 0.35, "linewidth": 0.9} if smooth else {"label": label}
         ax.plot(*losses.T, marker="" if smooth else marker, color=colour, **style_of_raw)
+        table = [{"method": run["method"], "step": int(n), "loss": loss} for n, loss in losses]
         if smooth:
             width = max(3, len(losses) // 12)
             mean = np.convolve(losses[:, 1], np.ones(width) / width, mode="valid")
             ax.plot(losses[width - 1 :, 0], mean, color=colour, linewidth=2.2, label=label)
+            for row, value in zip(table[width - 1 :], mean, strict=True):
+                row["running_mean"] = float(value)
+        figure.rows += table
     unit = "mean squared error" if task["kind"] == "regression" else "cross-entropy, nats"
     ax.set(xlabel="step", ylabel=f"training loss ({unit})")
     ax.legend()
@@ -261,7 +239,7 @@ def distance_summary(results: dict[str, Any]) -> Figure:
         f"{plain(words.tuning(tuning))}\n{words.POINTS.get(point, point)}"
         for point, tuning in lines
     ]
-    figure = Figure(figsize=(12, 1.9 + 0.72 * len(lines)))
+    figure = Plot(figsize=(12, 1.9 + 0.72 * len(lines)))
     for i, name in enumerate(shown):
         ax = figure.add_subplot(1, len(shown), i + 1)
         right = 1.0
@@ -269,6 +247,8 @@ def distance_summary(results: dict[str, Any]) -> Figure:
             value, low, high = words.metric(d, name)
             if value is None:
                 continue
+            where = chosen([d], "point", "tuning", "part")[0]
+            figure.rows.append({**where, "metric": name, "value": value, "low": low, "high": high})
             with_head = d["part"] == "all"
             y = lines.index((d["point"], d["tuning"])) + (-0.17 if with_head else 0.17)
             colour = style.TUNING_COLOURS.get(d["tuning"], style.GREY)

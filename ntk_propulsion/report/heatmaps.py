@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ntk_propulsion.report import style, words
+from ntk_propulsion.report.plot import Plot
 from ntk_propulsion.report.style import plain
 
 CLIP = 99.0  # percentile of |K_F| that ends the colour scale: one extreme text hides no other
+MOST_PAIRS = 128  # examples up to which the page carries every pair's numbers: some 0.3 MB
 SIZE, SMALL = 2.85, 1.65  # inches: the panels' and the paper's picture's side
 
 
@@ -27,6 +30,63 @@ def per_pair(kernel: np.ndarray, n: int) -> np.ndarray:
     """Sum a kernel's ``(N*O, N*O)`` over equal outputs: the ``(N, N)`` trace per example pair."""
     outputs = len(kernel) // n
     return np.einsum("iojo->ij", kernel.reshape(n, outputs, n, outputs))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two kernels per pair of examples, as the heat maps show them.
+
+    Attributes:
+        full: K_F by pair, (N, N), examples in the order of `example_order`.
+        other: K_P likewise.
+        scale: What K_P is multiplied by to come nearest to K_F.
+        limit: Where the colours end, on both sides of zero.
+        order: The row in the kernels of each example, (N,).
+    """
+
+    full: np.ndarray
+    other: np.ndarray
+    scale: float
+    limit: float
+    order: np.ndarray
+
+    @property
+    def difference(self) -> np.ndarray:
+        """K_F - s K_P, (N, N)."""
+        return self.full - self.scale * self.other
+
+    def rows(self) -> list[words.Row]:
+        """Return each pair once (kernels are symmetric), to six digits."""
+        panels = {"K_F": self.full, "K_P": self.other, "difference": self.difference}
+        return [
+            {"first": int(self.order[i]), "second": int(self.order[j])}
+            | {name: float(f"{panel[i, j]:.6g}") for name, panel in panels.items()}
+            for i, j in zip(*np.triu_indices(len(self.order)), strict=True)
+        ]
+
+
+def pairs_of(
+    results: dict[str, Any],
+    kernels: dict[str, np.ndarray],
+    point: str,
+    tuning: str,
+    part: str,
+) -> Pairs:
+    """Return full fine-tuning's kernel and another's by pairs of examples, sorted by label.
+
+    The scale is the one that was measured, or else the best one for these entries.
+    """
+    n = len(results["examples"])
+    order = example_order(results)
+    full, other = (
+        per_pair(kernels[f"{point}/{t}/{part}"], n)[np.ix_(order, order)] for t in ("full", tuning)
+    )
+    found = words.row(results["distances"], point=point, tuning=tuning, part=part)
+    scale = words.metric(found, "best_scale")[0]
+    if scale is None:
+        scale = float((full * other).sum() / max((other * other).sum(), np.finfo(float).tiny))
+    limit = float(np.percentile(np.abs(full), CLIP)) or 1.0
+    return Pairs(full, other, scale, limit, order)
 
 
 @style.styled
@@ -50,16 +110,16 @@ def kernel_heatmaps(
         part: ``all``, ``without_head`` or ``head``.
     """
     n = len(results["examples"])
-    order = example_order(results)
-    full, other = (
-        per_pair(kernels[f"{point}/{t}/{part}"], n)[np.ix_(order, order)] for t in ("full", tuning)
-    )
+    pairs = pairs_of(results, kernels, point, tuning, part)
     found = words.row(results["distances"], point=point, tuning=tuning, part=part)
-    figure = Figure(figsize=(12, 4.85))
+    figure = Plot(figsize=(12, 4.85))
+    if n <= MOST_PAIRS:
+        figure.rows = pairs.rows()
+        figure.pairs = {"scale": pairs.scale, "limit": pairs.limit}
     figure.set_layout_engine("none")
     symbol = "K_P" if tuning == "propulsion" else "K"
-    _common_scale(figure, results, found, full, other, symbol)
-    _as_in_the_paper(figure, results, found, full, other, symbol)
+    _common_scale(figure, results, found, pairs, symbol)
+    _as_in_the_paper(figure, results, found, pairs, symbol)
     outputs = len(kernels[f"{point}/full/{part}"]) // n
     style.frame(
         figure,
@@ -75,25 +135,21 @@ def _common_scale(
     figure: Figure,
     results: dict[str, Any],
     found: words.Row | None,
-    full: np.ndarray,
-    other: np.ndarray,
+    pairs: Pairs,
     symbol: str,
 ) -> None:
     """Draw K_F, s K_P and K_F - s K_P on one scale that is symmetric about zero."""
-    scale = words.metric(found, "best_scale")[0]
-    if scale is None:
-        scale = float((full * other).sum() / max((other * other).sum(), np.finfo(float).tiny))
-    limit = float(np.percentile(np.abs(full), CLIP)) or 1.0
-    beyond = int((np.abs(full) > limit).sum())
+    limit = pairs.limit
+    beyond = int((np.abs(pairs.full) > limit).sum())
     panels = [
-        (full, "$K_F$, full fine-tuning", ""),
+        (pairs.full, "$K_F$, full fine-tuning", ""),
         (
-            scale * other,
-            f"$s\\,{symbol}$, best scale $s$ = {words.number(scale)}",
+            pairs.scale * pairs.other,
+            f"$s\\,{symbol}$, best scale $s$ = {words.number(pairs.scale)}",
             f"CKA {words.interval(found, 'cka')}",
         ),
         (
-            full - scale * other,
+            pairs.difference,
             f"$K_F - s\\,{symbol}$",
             f"best-scale error {words.interval(found, 'best_scale_error')}",
         ),
@@ -109,7 +165,7 @@ def _common_scale(
     )
     bar.set_label(
         f"one scale for all three: ±{words.number(limit)} (99th percentile of $|K_F|$; "
-        f"{beyond} of {full.size} entries beyond), in output² / parameter²",
+        f"{beyond} of {pairs.full.size} entries beyond), in output² / parameter²",
         fontsize=9,
     )
 
@@ -118,13 +174,12 @@ def _as_in_the_paper(
     figure: Figure,
     results: dict[str, Any],
     found: words.Row | None,
-    full: np.ndarray,
-    other: np.ndarray,
+    pairs: Pairs,
     symbol: str,
 ) -> None:
     """Draw the raw difference, small, on a scale of its own."""
     ax = _square(figure, 10.15, SMALL)
-    picture = ax.imshow(np.abs(full - other), cmap=style.SEQUENTIAL, vmin=0)
+    picture = ax.imshow(np.abs(pairs.full - pairs.other), cmap=style.SEQUENTIAL, vmin=0)
     ax.set_title(f"$|K_F - {symbol}|$ raw", pad=14)
     ax.set_xlabel(f"raw error\n{words.interval(found, 'relative_frobenius')}", fontsize=9)
     _bands(ax, results, names=False)

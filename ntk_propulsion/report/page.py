@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,29 +14,29 @@ from markupsafe import Markup, escape
 
 from ntk_propulsion.report import words
 from ntk_propulsion.report.answer import answer
-from ntk_propulsion.report.sections import Picture, sections
+from ntk_propulsion.report.pictures import Picture, explorer
+from ntk_propulsion.report.sections import sections
 
 TITLE = "How close is Propulsion's kernel to full fine-tuning's?"
 MATHS = {"K_F": "K<sub>F</sub>", "K_P": "K<sub>P</sub>", "z**k": "z<sup>k</sup>"}
 KEY_FIGURE = "kernels_theta0_all"
+FOLDER = Path(__file__).parent
 
 
-def page(report: dict[str, Any], figures: dict[str, bytes]) -> str:
+def page(report: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
     """Return the page's HTML; it loads nothing from anywhere, and escapes all data.
 
     Args:
         report: The experiment's report, as report.json holds it.
-        figures: ``{name: PNG}``. ``kernels_theta0_all`` opens the page; each other one goes to
-            the section that its name begins with.
+        pictures: By name. ``kernels_theta0_all`` opens the page; each other one goes to the
+            section that its name begins with.
     """
     results = report["results"]
     model, task = results["model"], results["task"]
-    pictures = {
-        name: Picture(_alt(name, results), base64.b64encode(data).decode())
-        for name, data in figures.items()
-    }
-    key = pictures.pop(KEY_FIGURE, None)
-    return page_template().render(
+    others = {name: each for name, each in pictures.items() if name != KEY_FIGURE}
+    return fill(
+        results,
+        pictures,
         title=TITLE,
         subtitle=(
             f"{model['name']} ({words.count(model.get('parameters'))} parameters, "
@@ -43,8 +45,30 @@ def page(report: dict[str, Any], figures: dict[str, bytes]) -> str:
         ),
         answer=answer(results),
         notes=results.get("notes") or [],
-        key=[key] if key else [],
-        sections=sections(report, pictures),
+        key=[pictures[KEY_FIGURE]] if KEY_FIGURE in pictures else [],
+        sections=sections(report, others),
+    )
+
+
+def fill(results: Mapping[str, Any], pictures: Mapping[str, Picture], **parts: Any) -> str:
+    """Return the page that every report fills, with what its pictures need.
+
+    Its policy lets the browser run this one script and nothing that data may have brought along.
+
+    Args:
+        results: The report's.
+        pictures: All that the page shows, by name.
+        **parts: ``title, subtitle, answer, notes, key, sections``.
+    """
+    script = (FOLDER / "page.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    pointed = any(each.pairs for each in pictures.values())
+    return _template().render(
+        style=Markup((FOLDER / "page.css").read_text()),
+        script=Markup(script),
+        digest=digest,
+        explorer=explorer(results) if pointed else None,
+        **parts,
     )
 
 
@@ -57,17 +81,12 @@ def maths(text: str) -> Markup:
 
 
 @cache
-def page_template() -> Template:
-    """Return the template that every report fills."""
+def _template() -> Template:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
     environment.filters["maths"] = maths
     return environment.get_template("page.html")
-
-
-def _alt(name: str, results: dict[str, Any]) -> str:
-    return f"Figure: {name.replace('_', ' ')}, {results['model']['name']}"

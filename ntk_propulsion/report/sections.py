@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ntk_propulsion.report import words
+from ntk_propulsion.report.courses import KERNELS
+from ntk_propulsion.report.pictures import Picture
 from ntk_propulsion.report.sheets import (
     Column,
     Sheet,
@@ -18,14 +20,6 @@ from ntk_propulsion.report.sheets import (
     sheet,
     words_column,
 )
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure as the template wants it: what it shows in words, and its PNG in base64."""
-
-    alt: str
-    data: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,8 @@ def sections(report: dict[str, Any], pictures: Mapping[str, Picture]) -> list[Se
         Section("modules", "Module by module", _modules(results), drawn("modules")),
         Section("spectra", "Spectra", _kernels(results), drawn("spectra")),
         Section("scaling", "Scaling vectors", _scaling_vectors(results), drawn("scaling")),
-        Section("training", "Training", _training(results), drawn("training")),
+        Section("training", "Training", _training(results), drawn("training") + drawn("sweep")),
+        Section("trajectories", "Along training", _courses(results), drawn("trajectories")),
         Section("claims", "The paper's claims that one run can measure", _claims(report)),
         Section("studies", "The paper's claims, as the studies found them", _studies()),
         Section("examples", "Examples", _examples(results)),
@@ -169,7 +164,80 @@ def _training(results: dict[str, Any]) -> list[Sheet]:
         number_column("seconds"),
     ]
     title = f"Metric: {results['task'].get('metric')}"
-    return _tables("training", title, columns, results.get("training"))
+    trials = [
+        {"method": sweep["method"], "given": sweep["given"], "chosen": sweep["chosen"], **trial}
+        for sweep in results.get("sweeps") or ()
+        for trial in sweep["trials"] or ({"learning_rate": sweep["chosen"]},)
+    ]
+    tried = [
+        words_column("method", names=words.TUNINGS),
+        number_column("learning_rate", "learning rate tried"),
+        number_column("loss", "validation loss"),
+        number_column("metric", "validation metric"),
+        Column("taken", _taken),
+    ]
+    return [
+        *_tables("training", title, columns, results.get("training")),
+        *_tables("sweeps", "Learning rates: what was tried", tried, trials),
+    ]
+
+
+def _taken(trial: words.Row) -> str:
+    if trial["given"]:
+        return "given"
+    if "loss" not in trial:
+        return "not swept"
+    if trial["loss"] is None:
+        return "diverged"
+    return "chosen" if trial["learning_rate"] == trial["chosen"] else ""
+
+
+def _courses(results: dict[str, Any]) -> list[Sheet]:
+    method = words_column("method", names=words.TUNINGS)
+    regimes = [
+        method,
+        number_column("learning_rate"),
+        number_column("step", "last step"),
+        number_column("linearization_error"),
+        number_column("linearization_least", "least of an example"),
+        number_column("linearization_most", "most of an example"),
+        number_column("feature_drift"),
+        number_column("drift_least", "least of an example"),
+        number_column("drift_most", "most of an example"),
+        *(words_column(key) for key in ("linearization", "fixed_features", "kernel_regime")),
+    ]
+    courses = [
+        method,
+        words_column("kernel", names={"own": "what trains", "full": "K_F there"}),
+        words_column("quantity"),
+        number_column("step"),
+        number_column("value"),
+    ]
+    between = [
+        method,
+        words_column("kernel", names=KERNELS),
+        words_column("quantity", names=words.METRICS),
+        number_column("step"),
+        number_column("value"),
+    ]
+    stopped = [row for row in results.get("trajectories") or () if row["diverged"]]
+    return [
+        *_tables(
+            "regimes",
+            "In the kernel regime? Rule: regime.kernel_regime",
+            regimes,
+            results.get("regimes"),
+        ),
+        *_tables(
+            "diverged", "Trainings that diverged", [method, words_column("diverged")], stopped
+        ),
+        *_tables(
+            "between", "From full fine-tuning at equal steps", between, results.get("between")
+        ),
+        *_tables(
+            "courses", "Every quantity at every recorded step", courses, results.get("courses")
+        ),
+    ]
 
 
 def _claims(report: dict[str, Any]) -> list[Sheet]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ntk_propulsion.report import words
+from ntk_propulsion.report.downloads import csv_address
 
 LONG = 40  # characters from which a text cell gets a wide column
 
@@ -84,7 +81,7 @@ def sheet(name: str, title: str, columns: list[Column], table: Iterable[words.Ro
     """Return a table of rows for the page, with its CSV as a data: address."""
     table = list(table)
     rows = [[_cell(column, row) for column in columns] for row in table]
-    return Sheet(name, title, columns, rows, _csv(table))
+    return Sheet(name, title, columns, rows, csv_address(table))
 
 
 def _cell(column: Column, row: words.Row) -> Cell:
@@ -94,28 +91,3 @@ def _cell(column: Column, row: words.Row) -> Cell:
     if column.title == "verdict":
         kind = f"verdict-{text.split()[0]}" if text in ("holds", "fails") else ""
     return Cell(text, "" if value is None else str(value), kind)
-
-
-def _csv(table: list[words.Row]) -> str:
-    """Write rows as CSV at full precision; nested values become columns or JSON."""
-    flat = [_flat(row) for row in table]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(dict.fromkeys(key for row in flat for key in row)))
-    writer.writeheader()
-    writer.writerows(flat)
-    coded = base64.b64encode(buffer.getvalue().encode()).decode()
-    return f"data:text/csv;charset=utf-8;base64,{coded}"
-
-
-def _flat(row: words.Row) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in row.items():
-        if key == "metrics":
-            for name, ends in (value or {}).items():
-                flat |= {name: ends.get("value")}
-                flat |= {f"{name}_{end}": ends.get(end) for end in ("low", "high")}
-        elif isinstance(value, list | tuple | dict):
-            flat[key] = json.dumps(value, default=float)
-        else:
-            flat[key] = value
-    return flat

@@ -12,8 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ntk_propulsion.files import write_atomically
-from ntk_propulsion.report import figures, heatmaps, style, words
+from ntk_propulsion.report import courses, figures, heatmaps, style, words
 from ntk_propulsion.report.page import page
+from ntk_propulsion.report.pictures import Picture, picture
+from ntk_propulsion.trajectories import Trajectory
+from ntk_propulsion.trajectories.figures import draw_changes, draw_trajectories
 
 
 def write_report(
@@ -21,6 +24,7 @@ def write_report(
     kernels: dict[str, np.ndarray],
     scaling: dict[str, np.ndarray] | None,
     folder: Path,
+    trajectories: Mapping[str, Trajectory] | None = None,
 ) -> list[Path]:
     """Draw and write an experiment's report, as `write_files` writes any.
 
@@ -29,16 +33,18 @@ def write_report(
         kernels: ``{"point/tuning/part": (N*O, N*O)}``.
         scaling: ``{module: z (d_out,)}`` after training; None or empty where nothing was trained.
         folder: Where the files go.
+        trajectories: Recorded trainings by method.
 
     Returns:
         The paths that were written, in order.
     """
-    return write_files(report, page, draw(report, kernels, scaling), folder)
+    figures = draw(report, kernels, scaling) | draw_courses(report, trajectories or {})
+    return write_files(report, page, figures, folder)
 
 
 def write_files(
     report: dict[str, Any],
-    page_of: Callable[[dict[str, Any], dict[str, bytes]], str],
+    page_of: Callable[[dict[str, Any], dict[str, Picture]], str],
     figures: Mapping[str, Figure],
     folder: Path,
 ) -> list[Path]:
@@ -49,7 +55,7 @@ def write_files(
 
     Args:
         report: What report.json holds.
-        page_of: Returns the HTML from the report and the figures' PNG by name.
+        page_of: Returns the HTML from the report and the pictures by name.
         figures: By name.
         folder: Where the files go.
 
@@ -57,7 +63,8 @@ def write_files(
         The paths that were written, in order.
     """
     drawn = {name: style.render(figure) for name, figure in figures.items()}
-    html = page_of(report, drawn).encode()
+    pictures = {name: picture(name, figures[name], png) for name, png in drawn.items()}
+    html = page_of(report, pictures).encode()
     text = strict_json(report).encode()
     final = folder / "report.json"
     final.unlink(missing_ok=True)
@@ -97,6 +104,25 @@ def draw(
         drawn["scaling"] = figures.scaling_histogram(results, scaling, degree)
     if any(run.get("losses") for run in results.get("training") or ()):
         drawn["training"] = figures.training_curves(results)
+    return drawn
+
+
+def draw_courses(
+    report: dict[str, Any], trajectories: Mapping[str, Trajectory]
+) -> dict[str, Figure]:
+    """Draw what the sweeps chose and how the kernels went along training."""
+    results = report["results"]
+    drawn = {}
+    if any(len(sweep["trials"]) > 1 for sweep in results.get("sweeps") or ()):
+        drawn["sweep"] = courses.sweep_figure(results)
+    moved = [t for t in trajectories.values() if len(t.points) > 1]
+    if moved:
+        drawn["trajectories"] = draw_trajectories(moved)
+    if any(row["step"] for row in results.get("between") or ()):
+        drawn["trajectories_between"] = courses.between_figure(results)
+    for trajectory in moved:
+        if trajectory.method in ("full", "propulsion"):
+            drawn[f"trajectories_change_{trajectory.method}"] = draw_changes(trajectory)
     return drawn
 
 

@@ -16,9 +16,10 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.regime import HOLDS, WEAKLY
 from ntk_propulsion.report import style, words
 from ntk_propulsion.report.heatmaps import CLIP, per_pair
+from ntk_propulsion.report.plot import Plot
 from ntk_propulsion.report.style import plain
 from ntk_propulsion.theory.inputs import Array
-from ntk_propulsion.trajectories.trajectory import Trajectory
+from ntk_propulsion.trajectories.trajectory import Row, Trajectory
 
 BOTTOM = 1e-4  # of what is drawn of drifts and errors: less is rounding in single precision
 LINES = {"own": "-", "full": "--"}
@@ -49,7 +50,7 @@ def draw_trajectories(trajectories: Sequence[Trajectory]) -> Figure:
     names = _names(trajectories)
     looks = style.appearance(["full", "propulsion", *names])
     examined = trajectories[0].points[0].per_example
-    figure = Figure(figsize=(12, 7.6))
+    figure = Plot(_drawn(trajectories), figsize=(12, 7.6))
     for i, (quantity, label) in enumerate(PANELS.items()):
         ax = figure.add_subplot(2, 3, i + 1)
         for name, trajectory in zip(names, trajectories, strict=True):
@@ -101,7 +102,7 @@ def draw_changes(trajectory: Trajectory, steps: Sequence[int] | None = None) -> 
     order = _order(trajectory, n)
     start = per_pair(trajectory.points[0].own.matrix.double().numpy(), n)[order]
     changes = [per_pair(point.measures.difference, n)[order] for point in points]
-    figure = Figure(figsize=(2.6 * (len(points) + 1) + 0.8, 4.6))
+    figure = Plot(_pixels(chosen, [start, *changes]), figsize=(2.6 * (len(points) + 1) + 0.8, 4.6))
     axes = [figure.add_subplot(1, len(points) + 1, i + 1) for i in range(len(points) + 1)]
     _image(figure, [axes[0]], [start], "K_0 = J_0 J_0', output² / parameter²")
     _image(figure, axes[1:], changes, "(J_t - J_0)(J_t - J_0)', in the same unit")
@@ -117,6 +118,25 @@ def draw_changes(trajectory: Trajectory, steps: Sequence[int] | None = None) -> 
         "features would leave them empty.",
     )
     return figure
+
+
+def _drawn(trajectories: Sequence[Trajectory]) -> list[Row]:
+    return [
+        {**row, "learning_rate": trajectory.settings.get("learning_rate")}
+        for trajectory in trajectories
+        for row in trajectory.table()
+        if row["quantity"] in PANELS
+    ]
+
+
+def _pixels(steps: Sequence[int], images: Sequence[Array]) -> list[Row]:
+    """Return what the images show, in the order of their rows and columns; the first is K_0."""
+    names = ["K_0", *(f"change at step {step}" for step in steps)]
+    return [
+        {"image": name, "row": i, "column": j, "value": float(value)}
+        for name, image in zip(names, images, strict=True)
+        for (i, j), value in np.ndenumerate(image)
+    ]
 
 
 def _draw(ax: Axes, trajectory: Trajectory, quantity: str, colour: str, marker: str) -> None:

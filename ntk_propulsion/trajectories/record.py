@@ -221,6 +221,11 @@ class _Recorder:
         return found
 
 
+def recorded_steps(steps: int, count: int) -> list[int]:
+    """Return 0, and so many steps after it at most, ever farther apart, the last among them."""
+    return sorted({0, *(round(steps ** (i / count)) for i in range(1, count + 1))})
+
+
 def _points(at: Iterable[int] | None, steps: int) -> list[int]:
     """Return the steps to record at, in order."""
     if steps < 1:

@@ -13,7 +13,7 @@ from analysis.bounds import CLAIMS, GAUSSIAN, OWN, PRETRAINED, PRINTED, TRAINED,
 from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.study import execute, failed
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.experiment import Progress
+from ntk_propulsion.progress import Progress
 from ntk_propulsion.kernels.layers import visit_layers
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.redraws import mean_square, redraw

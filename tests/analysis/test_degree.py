@@ -17,7 +17,7 @@ from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.study import execute
 from analysis.subject import subject
 from ntk_propulsion.descent import descend
-from ntk_propulsion.experiment import Progress
+from ntk_propulsion.progress import Progress
 from ntk_propulsion.propulsion import PropulsionConfig, wrap
 from tests import tiny_runs
 from tests.architectures import build, tokens

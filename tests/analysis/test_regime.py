@@ -7,7 +7,7 @@ from analysis import regime
 from analysis.regime import STUDY
 from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.study import execute, failed
-from ntk_propulsion.experiment import Progress
+from ntk_propulsion.progress import Progress
 from tests import tiny_runs
 
 

@@ -5,7 +5,7 @@ from analysis import theorem
 from analysis.rules import FAILS, HOLDS, NOT_TESTABLE, UP_TO_SCALE
 from analysis.study import Work, study_run
 from analysis.theorem import STUDY
-from ntk_propulsion.experiment import Progress
+from ntk_propulsion.progress import Progress
 from ntk_propulsion.theory.distances import compare_kernels, unbiased_cka
 from tests import tiny_runs
 

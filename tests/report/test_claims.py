@@ -35,7 +35,7 @@ def test_verdicts_follow_the_written_rule(distances, verdict):
 
 def test_every_claim_is_complete(classification):
     rows = claims(classification.results)
-    assert [row["id"] for row in rows] == ["T1", "T4", "T5", "A4", "E1"]
+    assert [row["id"] for row in rows] == ["T1", "T3", "T4", "T5", "A4", "E1"]
     for row in rows:
         assert set(row) == {"id", "statement", "measured", "expected", "verdict", "source"}
         assert all(isinstance(value, str) and value for value in row.values())
@@ -82,6 +82,30 @@ def test_without_training_its_claims_are_not_testable(classification):
     rows = by_id(results)
     assert {rows[i]["verdict"] for i in ("T4", "A4", "E1")} == {NOT_TESTABLE}
     assert rows["T4"]["measured"] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("levels", "verdict"),
+    [
+        (("holds", "holds"), HOLDS),
+        (("holds", "weakly"), FAILS),
+        (("undecided", "not"), FAILS),
+        (("undecided", "holds"), NOT_TESTABLE),
+        (("holds",), NOT_TESTABLE),
+    ],
+)
+def test_recorded_trainings_decide_the_kernel_regime(classification, levels, verdict):
+    regimes = [
+        {"method": method, "step": 60, "learning_rate": 1e-3, "linearization_error": 0.2,
+         "linearization_least": 0.1, "linearization_most": 0.3, "feature_drift": 0.4,
+         "drift_least": 0.2, "drift_most": 0.5, "linearization": level, "fixed_features": level,
+         "kernel_regime": level}
+        for method, level in zip(("full", "propulsion", "lora"), (*levels,), strict=False)
+    ]  # fmt: skip
+    rows = by_id({**classification.results, "regimes": regimes})
+    assert (rows["T3"]["verdict"], rows["T4"]["verdict"]) == (verdict, verdict)
+    assert "0.200 (examples 0.100 to 0.300) after 60 steps" in rows["T3"]["measured"]
+    assert by_id(classification.results)["T3"]["measured"] == "no trajectory was recorded"
 
 
 def test_a_changed_kernel_is_not_a_fixed_one(classification):

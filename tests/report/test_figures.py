@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 
-from ntk_propulsion.report import figures, style
+from ntk_propulsion.report import figures, style, words
 
 
 def texts(figure):
@@ -140,3 +140,36 @@ def test_a_metric_without_interval_is_a_dot(classification):
             ends["low"] = ends["high"] = None
     figure = figures.distance_summary(results)
     assert all(len(line.get_xdata()) == 1 for line in figure.axes[0].lines)
+
+
+def test_every_figure_carries_the_rows_that_it_draws(classification):
+    results = classification.results
+    modules = figures.module_distances(results)
+    drawn = {line.get_xdata()[0]: line.get_ydata()[0] for line in modules.axes[0].lines}
+    assert drawn == {
+        i: r["alignment"] for i, r in enumerate(modules.rows) if r["alignment"] is not None
+    }
+    spectra = figures.spectra(results, classification.kernels)
+    values = [y for ax in spectra.axes for line in ax.lines for y in line.get_ydata()]
+    assert [r["share_of_trace"] for r in spectra.rows] == pytest.approx(values, rel=1e-5)
+    training = figures.training_curves(results)
+    curves = {len(line.get_xdata()): line.get_ydata() for line in training.axes[0].lines}
+    mean = [r["running_mean"] for r in training.rows if "running_mean" in r]
+    assert mean[-len(curves[56]) :] == list(curves[56])
+    assert [r["loss"] for r in training.rows][-60:] == list(curves[60])
+    distances = figures.distance_summary(results)
+    dots = [line for ax in distances.axes for line in ax.lines if len(line.get_xdata()) == 1]
+    assert [r["value"] for r in distances.rows] == pytest.approx(
+        [
+            line.get_xdata()[0]
+            for name in ("cka", "alignment", "best_scale_error", "relative_frobenius")
+            for line in dots
+            if line.axes.get_title(loc="left").startswith(words.metric_label(name))
+        ]
+    )
+    histogram = figures.scaling_histogram(results, classification.scaling, 15)
+    total = sum(z.size for z in classification.scaling.values())
+    for panel in ("z by role", "gain"):
+        bars = [r["neurons"] for r in histogram.rows if r["panel"] == panel]
+        assert sum(bars) == total
+    assert sum(r["panel"] == "z by module" for r in histogram.rows) == len(classification.scaling)

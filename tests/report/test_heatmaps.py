@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 
+from ntk_propulsion.report import heatmaps
 from ntk_propulsion.report.heatmaps import example_order, kernel_heatmaps, per_pair
 
 
@@ -86,3 +87,30 @@ def test_without_a_measured_scale_the_best_one_is_fitted(classification):
         np.asarray(p.get_array()) for p in images(kernel_heatmaps(results, classification.kernels))
     )
     assert abs((difference * scaled).sum()) < 1e-9 * (full * full).sum()
+
+
+def test_the_data_are_the_pixels_each_pair_once(experiment):
+    figure = kernel_heatmaps(experiment.results, experiment.kernels)
+    full, scaled, difference, raw = (np.asarray(p.get_array()) for p in images(figure))
+    place = {row: i for i, row in enumerate(example_order(experiment.results).tolist())}
+    assert len(figure.rows) == 24 * 25 // 2
+    for row in figure.rows:
+        for at in (
+            (place[row["first"]], place[row["second"]]),
+            (
+                place[row["second"]],
+                place[row["first"]],
+            ),
+        ):
+            assert row["K_F"] == pytest.approx(full[at], rel=1e-5)
+            assert row["K_P"] * figure.pairs["scale"] == pytest.approx(scaled[at], rel=1e-5)
+            assert row["difference"] == pytest.approx(difference[at], rel=1e-5)
+            assert abs(row["K_F"] - row["K_P"]) == pytest.approx(raw[at], rel=1e-4)
+    assert figure.pairs["limit"] == images(figure)[0].get_clim()[1]
+
+
+def test_a_page_does_not_carry_the_pairs_of_too_many_examples(classification, monkeypatch):
+    monkeypatch.setattr(heatmaps, "MOST_PAIRS", 23)
+    figure = kernel_heatmaps(classification.results, classification.kernels)
+    assert figure.rows == []
+    assert figure.pairs is None

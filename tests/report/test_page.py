@@ -1,20 +1,31 @@
 import base64
 import copy
 import csv
+import hashlib
 import io
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from ntk_propulsion.report.claims import claims
+from ntk_propulsion.report.downloads import csv_address
 from ntk_propulsion.report.page import maths, page
+from ntk_propulsion.report.pictures import Picture
 
 NASTY = '<script>alert(1)</script><img src="http://evil.example/x.png">'
+ENTRIES = [{"first": 0, "second": 1, "K_F": 2.5, "K_P": 1.0, "difference": 0.5}]
 PNG = {
-    "kernels_theta0_all": b"the key figure",
-    "kernels_theta0_without_head": b"more",
-    "spectra": b"s",
+    "kernels_theta0_all": Picture(
+        "kernels_theta0_all",
+        "The key figure",
+        "data:image/webp;base64,a2V5",
+        csv_address(ENTRIES),
+        {"scale": 2.0, "limit": 3.0},
+    ),
+    "kernels_theta0_without_head": Picture("kernels_theta0_without_head", "More", "data:,more"),
+    "spectra": Picture("spectra", "Spectra", "data:,s", csv_address([{"rank": 1}])),
 }
 
 
@@ -57,14 +68,14 @@ def test_the_answer_comes_first_then_the_key_figure_then_the_sections(report):
     html = page(report, PNG)
     places = [
         html.index("Before training and up to one scale factor"),
-        html.index(base64.b64encode(b"the key figure").decode()),
+        html.index("data:image/webp;base64,a2V5"),
         html.index('<details id="distances" open>'),
         html.index('<details id="reading">'),
     ]
     assert places == sorted(places)
-    assert html.count(base64.b64encode(b"the key figure").decode()) == 1
+    assert html.count("data:image/webp;base64,a2V5") == 1
     found = Page(html)
-    sections = [a["id"] for tag, a in found.tags if tag == "details"]
+    sections = [a["id"] for tag, a in found.tags if tag == "details" and "id" in a]
     assert sections == ["distances", "heat-maps", "modules", "spectra", "scaling", "training",
                         "claims", "studies", "examples", "configuration", "reading"]  # fmt: skip
 
@@ -78,12 +89,13 @@ def test_nothing_is_loaded_from_anywhere(report):
     policy = next(a["content"] for _, a in found.tags if a.get("http-equiv"))
     assert policy.startswith("default-src 'none'")
     html = page(report, PNG)
-    assert not re.search(r"url\(|@import|https?://", html)
+    assert not re.search(r"url\(|@import|https?://|fetch\(|XMLHttp", html)
 
 
 def test_whatever_came_from_data_is_escaped(report):
     results = report["results"]
     results["examples"][0]["text"] = NASTY
+    results["examples"][1]["text"] = "</script><script>alert(2)</script><!--"
     results["notes"].append(NASTY)
     results["model"]["name"] = NASTY
     results["task"]["labels"][0] = NASTY
@@ -96,9 +108,12 @@ def test_whatever_came_from_data_is_escaped(report):
     report["claims"][0]["measured"] = NASTY
     html = page(report, PNG)
     found = Page(html)
-    assert sum(tag == "script" for tag, _ in found.tags) == 1
+    kinds = [a.get("type") for tag, a in found.tags if tag == "script"]
+    assert kinds == ["application/json", None]
     assert [a["src"][:5] for tag, a in found.tags if tag == "img"] == ["data:"] * 3
     assert "<script>alert" not in html
+    shown = json.loads(html.partition('id="explorer">')[2].partition("</script>")[0])
+    assert NASTY in [text for example in shown["examples"] for text in example["texts"]]
     assert html.count("&lt;script&gt;alert(1)") >= 9
 
 
@@ -140,7 +155,7 @@ def test_what_was_not_measured_has_no_section(report, regression):
     results = report["results"]
     results["scaling_vectors"] = results["training"] = results["drift"] = []
     found = Page(page(report, {}))
-    sections = [a["id"] for tag, a in found.tags if tag == "details"]
+    sections = [a["id"] for tag, a in found.tags if tag == "details" and "id" in a]
     assert "training" not in sections
     assert "scaling" not in sections
     assert "heat-maps" not in sections
@@ -156,3 +171,25 @@ def test_infinite_and_missing_numbers_are_dashes(report):
 
 def test_indices_of_kernels_are_set_and_the_rest_stays_escaped():
     assert maths("K_F < z**k") == "K<sub>F</sub> &lt; z<sup>k</sup>"
+
+
+def test_the_browser_may_run_the_pages_own_script_and_no_other(report):
+    html = page(report, PNG)
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(a["content"] for _, a in Page(html).tags if a.get("http-equiv"))
+    assert f"script-src 'sha256-{digest}';" in policy
+
+
+def test_each_figure_has_its_data_beside_it_and_pairs_what_one_points_with(report):
+    html = page(report, PNG)
+    found = Page(html)
+    links = {a["download"]: a["href"] for tag, a in found.tags if tag == "a"}
+    assert links["kernels_theta0_all.csv"] == csv_address(ENTRIES)
+    assert links["spectra.csv"] == csv_address([{"rank": 1}])
+    assert "kernels_theta0_without_head.csv" not in links
+    limits = [a.get("data-limit") for tag, a in found.tags if tag == "figure"]
+    assert limits == ["3.0", None, None]
+    plain = page(report, {"spectra": PNG["spectra"]})
+    assert 'id="explorer"' not in plain
+    assert "<template" not in plain

@@ -40,9 +40,11 @@ def test_report_json_is_strict(written, regression):
     assert read["schema"] == 1
 
 
-def test_the_page_embeds_the_figures(written):
+def test_the_page_embeds_every_figure_and_its_data(written):
     html = (written[0] / "report.html").read_text()
-    assert html.count("data:image/png;base64,") == len(written[1]) - 2
+    names = {path.stem for path in written[1][:-2]}
+    assert html.count("data:image/webp;base64,") == len(names)
+    assert names == {name for name in names if f'download="{name}.csv"' in html}
 
 
 def test_numpy_paths_and_tuples_become_plain(tmp_path):

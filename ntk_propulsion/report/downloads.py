@@ -1,0 +1,63 @@
+"""Data that a page carries as CSV files: one click saves them, and nothing is fetched."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from ntk_propulsion.report.words import Row
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+def csv_address(table: Iterable[Row]) -> str:
+    """Return a ``data:`` address that holds rows as a CSV file."""
+    coded = base64.b64encode(csv_text(table).encode()).decode()
+    return f"data:text/csv;charset=utf-8;base64,{coded}"
+
+
+def csv_text(table: Iterable[Row]) -> str:
+    """Write rows as CSV at full precision; nested values become columns or JSON.
+
+    Texts come from data sets: one that a spreadsheet would run as a formula gets an apostrophe.
+    """
+    flat = [{_inert(k): _inert(v) for k, v in _flat(row).items()} for row in table]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(dict.fromkeys(key for row in flat for key in row)))
+    writer.writeheader()
+    writer.writerows(flat)
+    return buffer.getvalue()
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if key == "metrics":
+            for name, ends in (value or {}).items():
+                flat |= {name: ends.get("value")}
+                flat |= {f"{name}_{end}": ends.get(end) for end in ("low", "high")}
+        elif isinstance(value, list | tuple | dict):
+            flat[key] = json.dumps(value, default=float)
+        else:
+            flat[key] = value
+    return flat
+
+
+def _inert(value: Any) -> Any:
+    """Return a cell that no spreadsheet runs; numbers, also as text, stay as they are."""
+    if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value):
+        return f"'{value}"
+    return float(value) if isinstance(value, float) else value  # numpy's would write its type
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
