@@ -100,6 +100,19 @@ class SharedTensor(nn.Module):
         return self.out(torch.tanh(self.decode(torch.tanh(self.encode(x)))))
 
 
+class LogitScale(nn.Module):
+    """Scalar parameters, of no dimension: a gain inside, a temperature on the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode, self.out = nn.Linear(6, 6), nn.Linear(6, 2)
+        self.gain = nn.Parameter(torch.tensor(0.7))
+        self.scale = nn.Parameter(torch.tensor(1.3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale.exp() * self.out(torch.tanh(self.gain * self.encode(x)))
+
+
 class Functional(nn.Module):
     """A parameter that another module uses without calling its owner."""
 
@@ -346,6 +359,7 @@ PLAIN = {
     "cnn": Architecture(cnn, image),
     "module-reuse": Architecture(ModuleReuse, vectors),
     "shared-tensor": Architecture(SharedTensor, vectors),
+    "logit-scale": Architecture(LogitScale, vectors),
     "frozen": Architecture(frozen, vectors),
     "functional": Architecture(Functional, vectors),
     "in-place": Architecture(InPlace, vectors),

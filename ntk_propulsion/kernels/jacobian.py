@@ -280,7 +280,8 @@ def host_blocks(
         for start in range(0, host_call.n, chunk):
             found = _host_rows(host, parameters, host_call, start, min(start + chunk, host_call.n))
             for name in local:
-                rows[name].append(found[local[name]].flatten(0, 1).flatten(1))
+                J = found[local[name]]  # (n, O, *shape), and a shape may be ()
+                rows[name].append(J.reshape(J.shape[0] * J.shape[1], -1))
     return {
         name: DenseBlock(torch.cat(rows[name]), parameters[local[name]].shape) for name in local
     }
