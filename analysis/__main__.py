@@ -35,6 +35,12 @@ STUDIES = (
     "pooling",
     "shift",
     "regime",
+    "fewshot",
+    "vectors",
+    "prediction",
+    "speed",
+    "convergence",
+    "cost",
 )
 
 
