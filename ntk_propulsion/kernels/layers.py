@@ -46,7 +46,7 @@ def visit_layers(
     Layers come in rounds that fit into the memory, and nothing is kept once the visitor returns: it
     copies what it needs later. Every layer is certified against autograd before it is shown.
 
-    Example:
+    Examples:
         >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
         >>> sizes = {}
         >>> def visit(name, uses):

@@ -39,7 +39,7 @@ def linearized_outputs(
     Only parameters that moved are differentiated. Buffers are the model's own. Costs two forward
     passes and two backward ones, the second through the first's graph.
 
-    Example:
+    Examples:
         >>> model = torch.nn.Linear(3, 2)
         >>> moved = {"bias": model.bias + 1}
         >>> linearized_outputs(model, moved, torch.randn(5, 3)).shape

@@ -47,7 +47,7 @@ def empirical_ntk(
     compares them with autograd, and what fails it is done by autograd, example by example. The
     model comes back as it was, also after an error. Dropout is off.
 
-    Example:
+    Examples:
         >>> model = torch.nn.Linear(3, 2)
         >>> kernels = empirical_ntk(model, torch.randn(5, 3), ["full", "bitfit"])
         >>> kernels["full"].matrix.shape  # 5 examples x 2 outputs, row n*2 + o

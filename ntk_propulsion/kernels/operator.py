@@ -126,7 +126,7 @@ def ntk_operator(
     Each product runs two forward and three backward passes over the batch. The model stands as it
     is at each product, and comes back as it was.
 
-    Example:
+    Examples:
         >>> from scipy.sparse.linalg import eigsh
         >>> operator = ntk_operator(torch.nn.Linear(3, 2), torch.randn(5, 3))
         >>> eigsh(operator, 2, return_eigenvectors=False).shape

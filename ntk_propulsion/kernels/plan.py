@@ -27,6 +27,10 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "
 def parse_memory(memory: str | int | None, device: torch.device) -> int:
     """Return a budget in bytes: ``"8GiB"``, a number of bytes, or half of what is free.
 
+    Examples:
+        >>> parse_memory("1.5 GB", torch.device("cpu"))
+        1500000000
+
     Raises:
         InputError: The text is not a size.
     """

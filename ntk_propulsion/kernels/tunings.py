@@ -173,6 +173,10 @@ TUNINGS: dict[str, Callable[[], Tuning]] = {
 def resolve_tuning(tuning: str | Tuning, degree: int | None = None) -> Tuning:
     """Return a tuning by its name, with its defaults; ``a+b`` trains both.
 
+    Examples:
+        >>> resolve_tuning("propulsion+bitfit", degree=5).tunings[0].degree
+        5
+
     Args:
         tuning: A name of ``TUNINGS``, a sum of names, or a tuning.
         degree: Of Propulsion, and of what is sized like it.

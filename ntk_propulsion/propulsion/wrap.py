@@ -57,6 +57,12 @@ def wrap(model: nn.Module, config: PropulsionConfig | None = None) -> nn.Module:
     layer used at several places gets one z. Parameters stay the very same objects, so tied
     weights stay tied; a head tied to an embedding trains both.
 
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        >>> model = wrap(model, PropulsionConfig(degree=15))
+        >>> [name for name, p in model.named_parameters() if p.requires_grad]
+        ['0.scaling.z', '2.scaling.z']
+
     Args:
         model: A plain model. Parameters may live on any device, the meta device included.
         config: The settings; the defaults if left out.

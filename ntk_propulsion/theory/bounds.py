@@ -158,6 +158,10 @@ def gamma2(energies: ArrayLike) -> Array:
 
     Park, Yap, Rozell, Wakin (IEEE TSP 2011), for block-diagonal random matrices.
 
+    Examples:
+        >>> gamma2(np.ones(768)), gamma2([1, 0, 0])
+        (array(768.), array(1.))
+
     Args:
         energies: a_j = |G_j|**2 with G_j row j of a Jacobian block (d_out x d_in), shape
             (..., d_out), non-negative, not all zero. Where weight and bias differ in variance,

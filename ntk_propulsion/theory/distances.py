@@ -126,6 +126,13 @@ def best_scale_error(K: KernelLike, K0: KernelLike) -> float:
 
     It equals sqrt(1 - A**2) with A the alignment: s* K is the projection of K0 on the line through
     K. So it is symmetric in K and K0 though its form is not.
+
+    Examples:
+        >>> K = np.diag([1.0, 2.0])
+        >>> best_scale_error(3 * K, K)  # a factor is no difference
+        0.0
+        >>> round(best_scale_error(np.eye(2), K), 3)
+        0.316
     """
     A, B = _nonzero_pair(K, K0)
     return float(np.linalg.norm(best_scale(A, B) * A - B) / np.linalg.norm(B))

@@ -1,9 +1,9 @@
 """Theorem 1 taken apart: the four steps between the full kernel and Propulsion's, each measured.
 
-coverage    K_F (all parameters) -> K_S (weights and biases of the scaled modules only)
-weighting   K_S -> K_sigma = k**2 sum_l (sigma_l**2 K_l + its bias's own)
-sampling    K_sigma -> K_P with every weight redrawn as Gaussian of the same sigma_l
-training    that -> K_P of the weights as they are
+    coverage    K_F (all parameters) -> K_S (weights and biases of the scaled modules only)
+    weighting   K_S -> K_sigma = k**2 sum_l (sigma_l**2 K_l + its bias's own)
+    sampling    K_sigma -> K_P with every weight redrawn as Gaussian of the same sigma_l
+    training    that -> K_P of the weights as they are
 
 The inputs X and cotangents D of a module stay fixed through all four. The step of training is
 measured from redraws, whose own chance it so contains; `error_budget` gives that as "chance".

@@ -61,6 +61,10 @@ def participation_ratio(K: KernelLike) -> float:
     """Return the effective rank tr(K)**2 / |K|**2, between 1 and the rank for a PSD kernel.
 
     For cross and asymmetric kernels the singular values take the place of the eigenvalues.
+
+    Examples:
+        >>> round(participation_ratio(np.diag([1.0, 1, 0])), 6)
+        2.0
     """
     return _participation(shares(K))
 
