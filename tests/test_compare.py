@@ -301,7 +301,8 @@ def test_a_killed_process_leaves_a_folder_that_resume_finishes(tmp_path, capfd, 
     assert not (out / "report.json").exists()
     assert not (out / "steps" / "full_tuned.json").exists()
     assert "an interrupted run" in refused(capfd, out, steps=steps)
-    assert {p.name for p in (out / "steps").glob("*.json")} == {"head.json", "theta0.json"}
+    done = {"head.json", "theta0.json", "sweep-full.json", "sweep-propulsion.json"}
+    assert {p.name for p in (out / "steps").glob("*.json")} == done
     assert tiny_runs.run(out, "--resume", steps=steps) == 0
     assert tiny_runs.run(whole, steps=steps) == 0
     assert json.dumps(tiny_runs.numbers(out)) == json.dumps(tiny_runs.numbers(whole))
