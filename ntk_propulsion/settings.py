@@ -82,10 +82,10 @@ class Settings:
     learning_rate: float | None = None
     propulsion_learning_rate: float | None = None
     sweep: int = 3
-    sweep_steps: int = 20
+    sweep_steps: int = 12
     trajectories: tuple[str, ...] = ()
-    trajectory_points: int = 4
-    trajectory_examples: int = 8
+    trajectory_points: int = 3
+    trajectory_examples: int = 6
     probe_examples: int = 1000
     test_examples: int = 400
     outputs: str = "logits"
