@@ -11,9 +11,8 @@ from ntk_propulsion.report.plot import Plot
 from ntk_propulsion.report.style import plain
 
 KERNELS = {
-    "own": "what each trains, K_t, from what full fine-tuning trains",
-    "full": "K_F at each one's parameters",
-    "own-full": "the theorem along training: K_t from K_F of full fine-tuning",
+    "own-full": "what each trains, K_t, from full fine-tuning's K_F",
+    "full": "K_F at each one's parameters, from full fine-tuning's K_F",
 }
 MEASURES = ("cka", "best_scale_error")
 
@@ -74,7 +73,7 @@ def between_figure(results: dict[str, Any]) -> Figure:
     rows = [row for row in results["between"] if row["quantity"] in MEASURES]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     looks = style.appearance(["full", "propulsion", *methods])
-    figure = Plot(rows, figsize=(12, 6.4))
+    figure = Plot(rows, figsize=(9.5, 6.4))
     axes = figure.subplots(len(MEASURES), len(KERNELS), sharex=True, sharey="row")
     for line, quantity in zip(axes, MEASURES, strict=True):
         for ax, (kernel, title) in zip(line, KERNELS.items(), strict=True):

@@ -23,7 +23,9 @@ def course_rows(trajectories: Mapping[str, Trajectory]) -> list[Row]:
 def between_rows(trajectories: Mapping[str, Trajectory], reference: str = "full") -> list[Row]:
     """Return each other method's distances from the reference at equal steps.
 
-    Empty where the reference was not recorded. Quantities: those of ``BETWEEN``.
+    Empty where the reference was not recorded. Quantities: those of ``BETWEEN``. Kernels:
+    ``"own-full"`` and ``"full"``, as `compare_trajectories` names them; what full fine-tuning
+    trains is K_F, so that ``"own"`` would repeat the first.
     """
     if reference not in trajectories:
         return []
@@ -32,7 +34,7 @@ def between_rows(trajectories: Mapping[str, Trajectory], reference: str = "full"
         for name, trajectory in trajectories.items()
         if name != reference
         for row in compare_trajectories(trajectory, trajectories[reference])
-        if row["quantity"] in BETWEEN
+        if row["quantity"] in BETWEEN and row["kernel"] != "own"
     ]
 
 
