@@ -188,9 +188,10 @@ def _means(ax: Axes, rows: Sequence[Row]) -> None:
         ax.plot([row["low"], row["high"]], [y, y], color=style.ORANGE, linewidth=1.4)
         ax.plot(row["value"], y, "D", color=style.ORANGE, label=None if y else "trainings")
         text = f"{row['value']:.3f}, p = {row['p']:.3f}"
-        ax.annotate(
-            text, (row["value"], y), (0, 8), textcoords="offset points", size=8.5, ha="center"
-        )
+        near = row["value"] < max(r["value"] for r in rows) / 2  # to the axis: its labels are left
+        side = "left" if near else "right"
+        at = (row["value"], y)
+        ax.annotate(text, at, (0, 8), textcoords="offset points", size=8.5, ha=side)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(
         range(len(rows)), [f"{r['of'].replace(', ', chr(10))}\n({r['pairs']} pairs)" for r in rows]
