@@ -13,11 +13,11 @@ from analysis.bounds import CLAIMS, GAUSSIAN, OWN, PRETRAINED, PRINTED, TRAINED,
 from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.study import execute, failed
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.progress import Progress
 from ntk_propulsion.kernels.layers import visit_layers
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.redraws import mean_square, redraw
 from ntk_propulsion.kernels.tunings import Parameters, Propulsion
+from ntk_propulsion.progress import Progress
 from ntk_propulsion.theory.bounds import jl_failure
 from tests import tiny_runs
 from tests.architectures import ALL, build

@@ -7,9 +7,9 @@ from analysis import grid, initialisation, layers, pooling, position
 from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.study import execute, failed
 from analysis.subject import subject
-from ntk_propulsion.progress import Progress
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.tunings import Propulsion
+from ntk_propulsion.progress import Progress
 from ntk_propulsion.propulsion import PropulsionConfig
 from ntk_propulsion.theory.distances import compare_kernels
 from tests import tiny_runs

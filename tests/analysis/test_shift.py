@@ -20,8 +20,8 @@ from analysis.study import execute
 from analysis.subject import Subject
 from ntk_propulsion.encoding import encode
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.progress import Progress
 from ntk_propulsion.kernels.reference import reference_jacobian
+from ntk_propulsion.progress import Progress
 from ntk_propulsion.results import head_modules
 from ntk_propulsion.tasks import draw, load_task
 from ntk_propulsion.training import TrainingDiverged
