@@ -96,34 +96,44 @@ def _values(
 
 @style.styled
 def budget(rows: Sequence[Row], tasks: Sequence[str], settings: Tuned) -> Figure:
-    """Draw the angle of each step from K_F to K_P, and of the whole, by task."""
+    """Draw the angles of the steps from K_F to K_P as a waterfall by task, and of the whole.
+
+    Each step's bar begins where the one before ended; angles obey the triangle inequality, so the
+    last one ends at or above the total.
+    """
     figure = Figure(figsize=(12, 4.6))
     axes = figure.subplots(1, 2, sharey=True)
     looks = style.appearance(tasks)
     steps = (*STEPS, "total", "chance")
     for ax, part in zip(axes, ("all", "without_head"), strict=True):
         for offset, task in enumerate(tasks):
-            colour = looks[task][0]
+            colour, reached = looks[task][0], 0.0
             for place, step in enumerate(steps):
                 row = _budget_row(rows, task, part, step)
                 if row is None:
                     continue
                 x = place + (offset - (len(tasks) - 1) / 2) * 0.12
-                value = np.degrees(row["value"])
-                ax.bar(x, value, 0.11, color=colour, label=task if place == 0 else None)
+                value = float(np.degrees(row["value"]))
+                foot = reached if step in STEPS else 0.0
+                shown = task if place == 0 else None
+                ax.bar(x, value, 0.11, bottom=foot, color=colour, label=shown)
                 if row.get("low") is not None:
-                    ends = np.degrees([row["low"], row["high"]])
+                    ends = foot + np.degrees([row["low"], row["high"]])
                     ax.plot([x, x], ends, color="black", linewidth=0.8)
+                if step in STEPS:
+                    reached += value
+                    ax.plot([x, x + 1], [reached, reached], ":", color=colour, linewidth=0.8)
         ax.set_xticks(range(len(steps)), steps)
         ax.set_title(words.PARTS[part])
-    axes[0].set_ylabel("angle arccos(alignment), degrees")
+    axes[0].set_ylabel("angle arccos(alignment), degrees, added up")
     axes[1].legend(loc="upper left", ncols=2)
     style.frame(
         figure,
         "Theorem 1 taken apart: how far each step from $K_F$ to $K_P$ turns the kernel",
         f"{setting(tasks, settings)} coverage: only the scaled layers; weighting: by the size of "
         "their weights; sampling: one Gaussian probe per neuron; training: the weights as they "
-        "are; chance: one redraw from another. 0° is the same shape, 90° nothing in common.",
+        "are; chance: one redraw from another. 0° is the same shape, 90° nothing in common. Each "
+        "step stands on those before it; the total is at most their sum (triangle inequality).",
     )
     return figure
 
