@@ -5,7 +5,8 @@ notebooks; unlike in those its weights train along, in every method, as is usual
 probe would start near the metric that is to be reached. The learning rate is constant after a short
 warm-up: under a decay, how soon a level is reached would depend on how many steps follow it. It is
 chosen on training examples held out, at the first seed and one size, among as many for each method,
-about what suits the method without the head. Training examples are drawn by classes in turn, as the
+about what suits the method without the head; its trials are short and decay, which favours rates
+that a longer constant training may not bear. Training examples are drawn by classes in turn, as the
 test examples are, so that a size changes their number alone. A training that takes fewer examples
 than there are sees none twice: a larger set would change nothing for it but which they are.
 """
