@@ -23,7 +23,6 @@ from ntk_propulsion.kernels.linearization import model_outputs
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.tunings import Propulsion
 from ntk_propulsion.results import targets_of
-from ntk_propulsion.tasks import draw
 from ntk_propulsion.theory.agreement import agreement
 from ntk_propulsion.theory.inputs import as_array
 from ntk_propulsion.trajectories.methods import apply_method, twin
@@ -84,8 +83,7 @@ def start_of(at: Subject, method: str, examples: int) -> Start:
             f"task {task.name!r} with outputs {settings.outputs!r} has no classes to train on: "
             "name a classification and margin or logits"
         )
-    n = min(len(at.materials.fitted) + examples, len(task.train))
-    drawn = draw(task, n, split="train", seed=at.seed)[-examples:]
+    drawn = at.unseen(examples)
     targets = targets_of(task, drawn, settings.outputs)
     assert targets is not None  # of classes, and not of their sum
     model = at.copy().model

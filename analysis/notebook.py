@@ -99,9 +99,7 @@ class Outcome:
     @property
     def settings(self) -> Settings:
         """The settings that the results were made with."""
-        given = self.report.get("settings", {})
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        return self.study.choose(False, **values)
+        return self.study.settings_of(self.report.get("settings", {}))
 
     @property
     def verdicts(self) -> Table:

@@ -128,11 +128,11 @@ def judge(rows: Sequence[Row], settings: Settings) -> list[Verdict]:
         }
         text = f"{MEASURES[kind]}: " + "; ".join(f"{place} {e}" for place, e in found.items())
         judged.append(verdict(name, within(found, regime.HOLDS), text, told))
-    return [*judged, _range(rows, settings, told)]
+    return [*judged, range_verdict(rows, settings, told)]
 
 
-def _range(rows: Sequence[Row], settings: Settings, told: str) -> Verdict:
-    """Judge A4: Adam moves z by at most about the sum of its learning rates."""
+def range_verdict(rows: Sequence[Row], settings: Tuned, told: str) -> Verdict:
+    """Judge A4 by the rows of kind range: Adam moves z by at most the sum of its learning rates."""
     found = [row for row in rows if row["kind"] == "range"]
     reach = settings.learning_rate * (settings.steps + 1) / 2
     if reach < 2 * (NEAR_ONE[1] - 1):

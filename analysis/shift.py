@@ -133,9 +133,7 @@ class _Source:
     @cached_property
     def fitted(self) -> list[Example]:
         """What the regressions are fitted to: where there are enough, none that the probe saw."""
-        wanted = self.settings.train_examples
-        n = min(len(self.at.materials.fitted) + wanted, len(self.task.train))
-        return draw(self.task, n, split="train", seed=self.seed)[-wanted:]
+        return self.at.unseen(self.settings.train_examples)
 
     @cached_property
     def tunings(self) -> list[Tuning]:

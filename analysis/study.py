@@ -120,6 +120,11 @@ class Study(Generic[S]):
         chosen |= {name: value for name, value in given.items() if value is not None}
         return replace(self.settings(), **chosen)
 
+    def settings_of(self, kept: Mapping[str, Any]) -> S:
+        """Return the settings that results were made with, as verdict.json keeps them."""
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
+        return replace(self.settings(), **given)
+
     def run(
         self, settings: S, run: Run, command: str, progress: Progress | None = None
     ) -> dict[str, Any]:
@@ -139,11 +144,7 @@ class Study(Generic[S]):
         """
         try:
             before = json.loads((folder / FINAL).read_text())
-            kept: dict[str, Any] = before["settings"]
-            given: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()
-            }
-            settings = replace(self.settings(), **given)
+            settings = self.settings_of(before["settings"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{folder} holds no finished {self.name}: leave --redraw out"

@@ -25,6 +25,7 @@ from ntk_propulsion.results import head_modules
 from ntk_propulsion.rows import parts_of
 from ntk_propulsion.settings import NONE
 from ntk_propulsion.settings import Settings as ExperimentSettings
+from ntk_propulsion.tasks import Example, draw
 from ntk_propulsion.training import TrainingLog, finetune
 
 Parts = dict[str, np.ndarray]
@@ -107,6 +108,12 @@ class Subject:
             seed=self.seed,
         )
         return tuned, log
+
+    def unseen(self, count: int) -> list[Example]:
+        """Draw training examples: where there are enough, none that the probe was fitted on."""
+        task = self.materials.task
+        n = min(len(self.materials.fitted) + count, len(task.train))
+        return draw(task, n, split="train", seed=self.seed)[-count:]
 
     def metric(self, loaded: LoadedModel | None = None) -> float:
         """Return the task's metric on the test examples; NaN where it is not defined."""

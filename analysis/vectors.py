@@ -16,7 +16,7 @@ import copy
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 
@@ -266,8 +266,7 @@ def judge(rows: Sequence[Row], settings: Settings) -> list[Verdict]:
         for row in rows
         if row.get("kind") == "range"
     ]
-    found = next(v for v in regime.judge(ranges, settings) if v.id == "A4")
-    return [replace(found, about=about(rows, settings))]
+    return [regime.range_verdict(ranges, settings, about(rows, settings))]
 
 
 def about(rows: Sequence[Row], settings: Settings) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from ntk_propulsion.kernels.kernel import (
 )
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.tunings import Full, Tuning
-from ntk_propulsion.materials import Materials, prepare, propulsion_of
+from ntk_propulsion.materials import BOTH, Materials, Method, prepare, propulsion_of
 from ntk_propulsion.models import LoadedModel
 from ntk_propulsion.progress import Progress
 from ntk_propulsion.propulsion import PropulsionConfig, merge, save_adapter, wrap
@@ -50,7 +50,6 @@ from ntk_propulsion.trajectories.record import recorded_steps
 
 SCHEMA = 1
 ADAPTER, HEAD, TRAJECTORIES = "adapter.safetensors", "head.safetensors", "trajectories"
-Method = Literal["full", "propulsion"]
 
 
 def run_experiment(
@@ -89,7 +88,7 @@ class _Experiment:
         """Do every step that is not done and write the report."""
         head = self._head()
         start = self.run.step("theta0", self._start)
-        methods: tuple[Method, ...] = ("full", "propulsion") if self.settings.steps else ()
+        methods: tuple[Method, ...] = BOTH if self.settings.steps else ()
         swept = {m: self.run.step(f"sweep-{m}", partial(self._sweep, m)) for m in self._swept()}
         rates = {m: row["chosen"] for m, row in swept.items()}
         logs = [self.run.step(_point(m), partial(self._train, m, rates[m])) for m in methods]
@@ -148,15 +147,14 @@ class _Experiment:
 
     def _swept(self) -> list[str]:
         """Return what needs a learning rate: both fine-tunings and every recorded method."""
-        both = ("full", "propulsion") if self.settings.steps else ()
+        both = BOTH if self.settings.steps else ()
         return list(dict.fromkeys((*both, *self.materials.recorded)))
 
     def _sweep(self, method: str) -> dict[str, Any]:
         """Choose a method's learning rate, unless it is given, or just one is to be tried."""
         settings = self.settings
         tuning = self.materials.recorded.get(method) or self._tuning(method)
-        given = {"full": settings.learning_rate, "propulsion": settings.propulsion_learning_rate}
-        rate = given.get(method)
+        rate = settings.given_rate(method)
         if rate is not None or settings.sweep == 1:
             chosen = candidate_rates(tuning, 1)[0] if rate is None else rate
             return {"method": method, "chosen": chosen, "given": rate is not None, "trials": []}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
@@ -25,8 +25,10 @@ from ntk_propulsion.roles import select
 from ntk_propulsion.settings import NONE, Settings
 from ntk_propulsion.sweep import candidate_rates, hold_out
 from ntk_propulsion.tasks import Example, Task, draw, load_task
-from ntk_propulsion.trajectories.methods import apply_method
+from ntk_propulsion.trajectories.methods import check_method
 
+Method = Literal["full", "propulsion"]
+BOTH: tuple[Method, ...] = ("full", "propulsion")
 METHODS = ("full", "propulsion", "lora", "adalora", "ia3", "bitfit", "layernorm")
 CONTROLS = ("lora", "adalora", "ia3", "bitfit", "layernorm", "rowcolumn", "random_subset")
 
@@ -153,7 +155,7 @@ def _recorded(settings: Settings, model: nn.Module, notes: list[str]) -> dict[st
     for name in settings.trajectories or METHODS:
         tuning = _as_set(resolve_tuning(name), settings)
         try:
-            apply_method(copy.deepcopy(model), tuning)
+            check_method(model, tuning)
             candidate_rates(tuning)
         except InputError as error:
             if settings.trajectories:
@@ -168,9 +170,8 @@ def _hold_out(
     settings: Settings, task: Task, recorded: Collection[str]
 ) -> tuple[Task, list[Example]]:
     """Set aside what learning rates are chosen by, if any is."""
-    given = {"full": settings.learning_rate, "propulsion": settings.propulsion_learning_rate}
     sweeps = settings.steps and settings.sweep > 1
-    if sweeps and any(given.get(name) is None for name in {*given, *recorded}):
+    if sweeps and any(settings.given_rate(name) is None for name in {*BOTH, *recorded}):
         return hold_out(task, seed=settings.seed)
     return task, []
 

@@ -98,6 +98,11 @@ class Settings:
     label_column: str = "label"
     trust_remote_code: bool = False
 
+    def given_rate(self, method: str) -> float | None:
+        """Return the learning rate that was given for a method, None where a sweep chooses it."""
+        given = {"full": self.learning_rate, "propulsion": self.propulsion_learning_rate}
+        return given.get(method)
+
     def check(self) -> None:
         """Refuse values that make no sense, before anything is loaded.
 

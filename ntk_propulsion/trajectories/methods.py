@@ -74,6 +74,16 @@ def apply_method(model: nn.Module, method: Method, *, steps: int = 1, seed: int 
     return tuning.name
 
 
+def check_method(model: nn.Module, method: Method) -> None:
+    """Refuse what `apply_method` would, leaving the model as it is and copying no weight.
+
+    Raises:
+        InputError: As `apply_method`.
+    """
+    shared = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
+    apply_method(copy.deepcopy(model, shared), method)
+
+
 def _parameters(model: nn.Module, tuning: Tuning) -> list[nn.Parameter]:
     """Return the parameters that a tuning trains whole."""
     binding = tuning.bind(model)
