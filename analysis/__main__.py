@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
-from analysis.claims import write_claims
-from analysis.options import Settings
-from analysis.study import FAILED_CHECK, Study, execute, failed, show
-from ntk_propulsion.command_line import (
+from analysis.framework.catalogue import STUDIES, study
+from analysis.framework.claims import write_claims
+from analysis.framework.options import Settings
+from analysis.framework.study import FAILED_CHECK, execute, failed, show
+from ntk_propulsion.commands.command_line import (
     LOOK,
     Command,
     Names,
@@ -21,38 +20,6 @@ from ntk_propulsion.command_line import (
     shared,
     with_output,
 )
-from ntk_propulsion.errors import unknown
-
-STUDIES = (
-    "parameters",
-    "theorem",
-    "bounds",
-    "width",
-    "degree",
-    "initialisation",
-    "position",
-    "layers",
-    "pooling",
-    "shift",
-    "regime",
-    "fewshot",
-    "vectors",
-    "prediction",
-    "speed",
-    "convergence",
-    "cost",
-)
-
-
-def study(name: str) -> Study[Any]:
-    """Return a study by name.
-
-    Raises:
-        InputError: There is none.
-    """
-    if name not in STUDIES:
-        raise unknown("study", name, STUDIES)
-    return importlib.import_module(f"analysis.{name}").STUDY
 
 
 @click.command(cls=Command, context_settings=LOOK)

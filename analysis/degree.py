@@ -26,20 +26,20 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import nn
 
-from analysis import grid
-from analysis.options import Training, option
-from analysis.rulebook import SIGNIFICANCE
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE, Verdict, effect, verdict
-from analysis.study import Check, Row, Study, Work, main, seeds
-from analysis.subject import Subject, subject
-from ntk_propulsion.descent import Descent, descend
+from analysis.fixtures import grid
+from analysis.fixtures.subject import Subject, subject
+from analysis.framework.options import Training, option
+from analysis.framework.rulebook import SIGNIFICANCE
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Verdict, effect, verdict
+from analysis.framework.study import Check, Row, Study, Work, main, seeds
+from ntk_propulsion.figures import style
 from ntk_propulsion.kernels.kernel import Kernel
-from ntk_propulsion.models import LoadedModel
+from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.propulsion import PropulsionConfig, scalings, wrap
-from ntk_propulsion.report import style
 from ntk_propulsion.theory.convergence import stable_rate
 from ntk_propulsion.theory.distances import compare_kernels
-from ntk_propulsion.training import TrainingDiverged, TrainingLog
+from ntk_propulsion.training.descent import Descent, descend
+from ntk_propulsion.training.finetuning import TrainingDiverged, TrainingLog
 
 FIXED, MATCHED = "fixed", "matched"
 POWERS = {"sgd": 2, "adam": 1}  # (k, lr) follows (1, k**power lr)

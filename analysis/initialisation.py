@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis import grid
-from analysis.options import Training, option
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE, Verdict, all_ahead, verdict
-from analysis.study import Row, Study, Work, main
-from analysis.subject import Subject
+from analysis.fixtures import grid
+from analysis.fixtures.subject import Subject
+from analysis.framework.options import Training, option
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Verdict, all_ahead, verdict
+from analysis.framework.study import Row, Study, Work, main
 from ntk_propulsion.propulsion import Initialisation, PropulsionConfig
 
 ONE = "1"

@@ -11,15 +11,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import nn
 
-from analysis import grid
-from analysis.options import Training, option
-from analysis.rulebook import EQUIVALENT
-from analysis.rules import Verdict, verdict, within
-from analysis.study import Row, Study, Work, main
-from analysis.subject import Subject
+from analysis.fixtures import grid
+from analysis.fixtures.subject import Subject
+from analysis.framework.options import Training, option
+from analysis.framework.rulebook import EQUIVALENT
+from analysis.framework.rules import Verdict, verdict, within
+from analysis.framework.study import Row, Study, Work, main
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion import PropulsionConfig
-from ntk_propulsion.roles import select
 
 WHICH = ("first", "last", "spread")
 

@@ -10,14 +10,14 @@ import torch
 from matplotlib.figure import Figure
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from analysis.options import Settings as Base
-from analysis.options import option
-from analysis.rules import FAILS, HOLDS, Verdict, verdict
-from analysis.study import Check, Row, Study, Work, main
-from ntk_propulsion.kernels.tuning import count_trained
-from ntk_propulsion.kernels.tunings import AdaLoRA, BitFit, LoRA
+from analysis.framework.options import Settings as Base
+from analysis.framework.options import option
+from analysis.framework.rules import FAILS, HOLDS, Verdict, verdict
+from analysis.framework.study import Check, Row, Study, Work, main
+from ntk_propulsion.figures import style
+from ntk_propulsion.kernels.engine.binding import count_trained
+from ntk_propulsion.kernels.tunings.tunings import AdaLoRA, BitFit, LoRA
 from ntk_propulsion.propulsion import PropulsionConfig, count_parameters
-from ntk_propulsion.report import style
 
 PRINTED = (355.3, 0.086)  # millions: all parameters, and those that train
 SIZES = {

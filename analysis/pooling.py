@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import grid
-from analysis.options import Training, option
-from analysis.rules import Verdict, all_ahead, paired, verdict
-from analysis.study import Check, Row, Study, Work, main
-from analysis.subject import Subject
+from analysis.fixtures import grid
+from analysis.fixtures.subject import Subject
+from analysis.framework.options import Training, option
+from analysis.framework.rules import Verdict, all_ahead, paired, verdict
+from analysis.framework.study import Check, Row, Study, Work, main
 from ntk_propulsion.propulsion import PropulsionConfig
 from ntk_propulsion.propulsion.pooling import POOLINGS, shares
 

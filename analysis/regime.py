@@ -10,17 +10,17 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.grid import QUICK
-from analysis.options import PACKAGED, Tuned, option
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE, Estimate, Verdict, verdict, within
-from analysis.study import Check, Row, Study, Work, main
-from analysis.subject import Subject, subject
-from ntk_propulsion import regime
+from analysis.fixtures.grid import QUICK
+from analysis.fixtures.subject import Subject, subject
+from analysis.framework.options import PACKAGED, Tuned, option
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Estimate, Verdict, verdict, within
+from analysis.framework.study import Check, Row, Study, Work, main
+from ntk_propulsion.figures import style
 from ntk_propulsion.kernels.linearization import model_outputs
-from ntk_propulsion.models import LoadedModel
+from ntk_propulsion.measurements import regime
+from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.propulsion import PropulsionConfig, scaling_statistics, wrap
 from ntk_propulsion.propulsion.statistics import NEAR_ONE, TOTAL
-from ntk_propulsion.report import style
 from ntk_propulsion.report.claims import NEARLY_ALL
 from ntk_propulsion.theory.inputs import as_array
 

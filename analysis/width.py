@@ -21,10 +21,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from torch import Tensor, nn
 
-from analysis import options
-from analysis.networks import ACTIVATIONS, Network, bert, mlp
-from analysis.options import option
-from analysis.rules import (
+from analysis.fixtures.networks import ACTIVATIONS, Network, bert, mlp
+from analysis.framework import options
+from analysis.framework.options import option
+from analysis.framework.rules import (
     FAILS,
     NOT_TESTABLE,
     UP_TO_SCALE,
@@ -33,17 +33,16 @@ from analysis.rules import (
     paired,
     verdict,
 )
-from analysis.study import Check, Row, Study, Work, main, seeds
+from analysis.framework.study import Check, Row, Study, Work, main, seeds
 from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.figures import style
 from ntk_propulsion.kernels.batch import arguments, take
 from ntk_propulsion.kernels.kernel import Kernels
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.redraws import RedrawnPropulsion
-from ntk_propulsion.kernels.tunings import Full, Propulsion
-from ntk_propulsion.report import style
+from ntk_propulsion.kernels.tunings.redraws import RedrawnPropulsion
+from ntk_propulsion.kernels.tunings.tunings import Full, Propulsion
+from ntk_propulsion.models.roles import head_modules, role_of
 from ntk_propulsion.report.answer import CLOSE
-from ntk_propulsion.results import head_modules
-from ntk_propulsion.roles import role_of
 from ntk_propulsion.theory.distances import best_scale_error, unbiased_cka
 
 NETWORKS = ("mlp", "bert")

@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.models import bert, random_words
 from benchmarks.timing import interleaved, median, where_and_when
 from ntk_propulsion import empirical_ntk
-from ntk_propulsion.report import style
+from ntk_propulsion.figures import style
 
 WIDTH, INNER = 384, 1536
 LAYERS = ((WIDTH, WIDTH),) * 4 + ((INNER, WIDTH), (WIDTH, INNER))

@@ -12,8 +12,8 @@ from transformers import (
     MPNetForSequenceClassification,
 )
 
-from ntk_propulsion.packaged import packaged_path
-from ntk_propulsion.quiet import quiet
+from ntk_propulsion.runs.packages import packaged_path
+from ntk_propulsion.runs.quiet import quiet
 
 
 def minilm() -> nn.Module:

@@ -26,9 +26,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
-from ntk_propulsion.command_line import LOOK, run_command
+from ntk_propulsion.commands.command_line import LOOK, run_command
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.files import write_atomically
+from ntk_propulsion.runs.files import write_atomically
 
 FOLDER = Path(__file__).parent
 OUT = FOLDER.parent / "build" / "notebooks"

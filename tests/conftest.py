@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests import synthetic
+
 torch.set_num_threads(1)
 settings.register_profile("suite", deadline=None, max_examples=30)
 settings.load_profile("suite")
@@ -24,3 +26,15 @@ def glue() -> Path:
     if not GLUE.is_dir():
         pytest.skip(f"no GLUE folder at {GLUE}; set NTK_GLUE_DIR")
     return GLUE
+
+
+@pytest.fixture(scope="session")
+def classification() -> synthetic.Experiment:
+    """A made-up experiment on a classification."""
+    return synthetic.build("classification")
+
+
+@pytest.fixture(scope="session")
+def regression() -> synthetic.Experiment:
+    """A made-up experiment on a regression."""
+    return synthetic.build("regression", noise=0.5)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from analysis.__main__ import STUDIES, study
-from ntk_propulsion.command_line import BAD_INPUT, run_command
+from ntk_propulsion.commands.command_line import BAD_INPUT, run_command
 from ntk_propulsion.errors import InputError
 
 nbformat = pytest.importorskip("nbformat")

@@ -10,7 +10,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 from transformers.models import bert, distilbert, electra, gpt2, llama, roberta
 
-from ntk_propulsion.quiet import quiet
+from ntk_propulsion.runs.quiet import quiet
 from ntk_propulsion.tasks import Example, Task
 
 WORDS = [

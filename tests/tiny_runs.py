@@ -8,13 +8,13 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from ntk_propulsion.command_line import run_command
-from ntk_propulsion.compare import compare
-from ntk_propulsion.experiment import run_experiment
-from ntk_propulsion.heads import fit_probe
-from ntk_propulsion.materials import Materials, prepare
-from ntk_propulsion.runs import Run
-from ntk_propulsion.settings import Settings
+from ntk_propulsion.commands.command_line import run_command
+from ntk_propulsion.commands.compare import compare
+from ntk_propulsion.experiment.experiment import run_experiment
+from ntk_propulsion.experiment.materials import Materials, prepare
+from ntk_propulsion.experiment.settings import Settings
+from ntk_propulsion.models.probe import fit_probe
+from ntk_propulsion.runs.folder import Run
 from tests.tiny_folders import make_task, save_model
 
 SMALL = {

@@ -34,7 +34,7 @@ def commands() -> dict[str, click.Command]:
     """Return every command by the words that call it."""
     if str(ROOT) not in sys.path:  # the studies are run from the repository, not installed
         sys.path.append(str(ROOT))
-    package = importlib.import_module("ntk_propulsion.__main__")
+    package = importlib.import_module("ntk_propulsion.commands.main")
     found = {
         f"python -m ntk_propulsion.{name}": getattr(
             importlib.import_module(f"ntk_propulsion.{name}"), name
@@ -42,16 +42,16 @@ def commands() -> dict[str, click.Command]:
         for name in package.COMMANDS
     }
     studies = importlib.import_module("analysis.__main__")
-    claims = importlib.import_module("analysis.claims")
+    claims = importlib.import_module("analysis.framework.claims")
     return found | {
         "python -m analysis": studies.everything,
-        "python -m analysis.claims": claims.claims,
+        "python -m analysis.framework.claims": claims.claims,
     }
 
 
 def study_help() -> dict[str, str]:
     """Return what ``--help`` prints for each study."""
-    study = importlib.import_module("analysis.study")
+    study = importlib.import_module("analysis.framework.study")
     package = importlib.import_module("analysis.__main__")
     printed = {}
     for name in package.STUDIES:

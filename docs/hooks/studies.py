@@ -35,8 +35,8 @@ effect; it is never a pass.
 {rows}
 
 `python -m analysis --quick` runs every study in a small setting. `python -m analysis --data GLUE`
-makes the numbers of these pages, and `python -m analysis.claims` makes this table. How to write
-another study: [Extending](../extend.md#a-study).
+makes the numbers of these pages, and `python -m analysis.framework.claims` makes this table. How to
+write another study: [Extending](../extend.md#a-study).
 """
 GALLERY = """# Figures
 

@@ -26,11 +26,11 @@ from ntk_propulsion.auditing.subject import Subject, open_subject
 from ntk_propulsion.auditing.vectors import compare_vectors, vector_results
 from ntk_propulsion.auditing.verdicts import answer, verdicts
 from ntk_propulsion.auditing.weights import compare_weights
-from ntk_propulsion.environment import environment
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.progress import Progress
 from ntk_propulsion.report.audit_writer import draw_audit, write_audit
 from ntk_propulsion.report.writer import strict_json
+from ntk_propulsion.runs.environment import environment
+from ntk_propulsion.runs.progress import Progress
 
 SCHEMA = 1
 Results = dict[str, Any]
@@ -174,7 +174,7 @@ def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
     report = {
         "schema": SCHEMA,
         "config": asdict(settings),
-        "environment": environment(seconds),
+        "environment": asdict(environment(seconds)),
         "results": results,
         "verdicts": [
             {"checkpoint": each["name"], **verdict}

@@ -17,7 +17,7 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from ntk_propulsion.checkpoints.files import shown
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.quiet import quiet
+from ntk_propulsion.runs.quiet import quiet
 
 LARGEST = 2**24
 """No size of a model's configuration is larger."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ntk_propulsion import words
 from ntk_propulsion.auditing.prose import plural
 from ntk_propulsion.propulsion.statistics import NEAR_ONE, NEAR_ZERO
-from ntk_propulsion.report import words
 
 Row = Mapping[str, Any]
 SEVERITIES = ("broken", "doubtful", "notable", "good to know")
@@ -329,7 +329,7 @@ RULES = (
     Rule(
         "regime-left",
         "notable",
-        "the verdict on the kernel regime is weakly or not (ntk_propulsion.regime)",
+        "the verdict on the kernel regime is weakly or not (ntk_propulsion.measurements.regime)",
         _left_regime,
     ),
     Rule(

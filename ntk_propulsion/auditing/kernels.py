@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ntk_propulsion import rows
 from ntk_propulsion.auditing.models import Ends, Ground, both_ends
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.subject import Subject
-from ntk_propulsion.evaluation import evaluate
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings import Full, Propulsion
-from ntk_propulsion.regime import RegimeMeasures, kernel_regime, measure_regime
-from ntk_propulsion.results import head_modules, targets_of
-from ntk_propulsion.roles import module_roles
+from ntk_propulsion.kernels.tunings.tunings import Full, Propulsion
+from ntk_propulsion.measurements import rows
+from ntk_propulsion.measurements.regime import RegimeMeasures, kernel_regime, measure_regime
+from ntk_propulsion.models.roles import head_modules, module_roles
+from ntk_propulsion.models.scoring import evaluate
+from ntk_propulsion.tasks.task import targets_of
 
 Row = dict[str, Any]
 Matrices = dict[str, np.ndarray]
@@ -39,7 +39,7 @@ def kernel_results(
 
     Raises:
         InapplicableError: The checkpoint makes no model of this task; says why.
-        InputError: As :func:`ntk_propulsion.regime.measure_regime`.
+        InputError: As :func:`ntk_propulsion.measurements.regime.measure_regime`.
     """
     ends = both_ends(subject, ground)
     batch = ground.encoding.batch

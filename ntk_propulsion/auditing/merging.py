@@ -28,7 +28,7 @@ from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.checkpoints import align
 from ntk_propulsion.checkpoints.files import shown
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.quiet import quiet
+from ntk_propulsion.runs.quiet import quiet
 
 if TYPE_CHECKING:
     from ntk_propulsion.auditing.subject import Subject

@@ -16,10 +16,10 @@ from ntk_propulsion.auditing.subject import Subject, real
 from ntk_propulsion.checkpoints import align
 from ntk_propulsion.checkpoints.files import shown
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.hashing import add_tensor
+from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.propulsion.config import PropulsionConfig
 from ntk_propulsion.propulsion.wrap import count_parameters, plain_parameters, wrap, wrapping
-from ntk_propulsion.roles import role_of
+from ntk_propulsion.runs.fingerprint import add_tensor
 
 Row = dict[str, Any]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.experiment.settings import check_kernels
 from ntk_propulsion.propulsion.layers import check_degree
-from ntk_propulsion.settings import check_kernels
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 from ntk_propulsion.checkpoints import Checkpoint, open_checkpoint
 from ntk_propulsion.checkpoints.files import shown
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.models import find_checkpoint
+from ntk_propulsion.models.loading import find_checkpoint
 
 FETCHED = ("*.json", "*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 """What is fetched of a hub repository: weights and configurations, no code."""

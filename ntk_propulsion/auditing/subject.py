@@ -17,9 +17,9 @@ from ntk_propulsion.checkpoints import Alignment, Checkpoint, Dialect, align, re
 from ntk_propulsion.checkpoints.alignment import WRAPPERS
 from ntk_propulsion.checkpoints.files import shown
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.propulsion.layers import check_degree
 from ntk_propulsion.propulsion.pooling import pool
-from ntk_propulsion.roles import role_of
 from ntk_propulsion.theory.updates import OUTPUT_AXIS, LayerWeights
 
 PROPULSIONS = ("adapter", "ours", "wrapped", "in-model")

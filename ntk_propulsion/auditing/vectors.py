@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ntk_propulsion.auditing.subject import Subject
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.measurements.rows import Row, z_columns
+from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.propulsion.statistics import (
     DEGREES,
     NEAR_ONE,
@@ -23,8 +25,6 @@ from ntk_propulsion.propulsion.statistics import (
     layer_similarity,
     scaling_statistics,
 )
-from ntk_propulsion.roles import role_of
-from ntk_propulsion.rows import Row, z_columns
 
 Vectors = Mapping[str, Tensor]
 CLOSE = 0.9

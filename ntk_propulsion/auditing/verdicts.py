@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ntk_propulsion import words
 from ntk_propulsion.auditing.findings import SEVERITIES
 from ntk_propulsion.auditing.prose import plural
-from ntk_propulsion.report import words
 
 Row = Mapping[str, Any]
 WORTH_KNOWING = 3

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.subject import Subject, real
-from ntk_propulsion.roles import role_of
+from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.theory.updates import (
     RANKS,
     Explained,

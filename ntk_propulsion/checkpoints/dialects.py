@@ -22,10 +22,10 @@ from ntk_propulsion.checkpoints.placements import (
     in_model_placement,
 )
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.propulsion.adapter import FORMAT, VERSION
 from ntk_propulsion.propulsion.config import PropulsionConfig
 from ntk_propulsion.propulsion.layers import check_degree
-from ntk_propulsion.roles import role_of
 
 Role = Literal[
     "base weight", "scaling vector", "trained bias", "trained weight", "head", "adapter factor",

@@ -12,10 +12,10 @@ import torch
 from ntk_propulsion.checkpoints import Checkpoint
 from ntk_propulsion.conversion.scaled import ScaledModel
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion.adapter import FORMAT, VERSION, fingerprint_of
 from ntk_propulsion.propulsion.config import BIASES, PropulsionConfig
 from ntk_propulsion.propulsion.wrap import plain_parameters, unwrap, wrap, wrapping
-from ntk_propulsion.roles import select
 
 TARGET = "a Propulsion adapter"
 

@@ -25,7 +25,7 @@ from ntk_propulsion.conversion.public import in_model_entries, wrapped_entries
 from ntk_propulsion.conversion.reading import base_path, read_scaled
 from ntk_propulsion.conversion.scaled import ScaledModel
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.files import write_atomically
+from ntk_propulsion.runs.files import write_atomically
 
 FORMS = {
     "adapter": "our adapter, one file",

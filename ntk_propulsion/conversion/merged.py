@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ntk_propulsion.conversion.folders import Entry
 from ntk_propulsion.conversion.public import plain_entries
 from ntk_propulsion.conversion.scaled import ScaledModel
-from ntk_propulsion.roles import LAYERS
+from ntk_propulsion.models.roles import LAYERS
 
 TARGET = "a plain model"
 

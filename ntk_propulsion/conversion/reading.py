@@ -22,9 +22,9 @@ from ntk_propulsion.conversion.adapter import check_base
 from ntk_propulsion.conversion.scaled import ScaledModel
 from ntk_propulsion.conversion.skeleton import Skeleton, Weights, build_skeleton, locate
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.packaged import packaged_path
 from ntk_propulsion.propulsion.layers import check_degree
 from ntk_propulsion.propulsion.pooling import POOLINGS, pool
+from ntk_propulsion.runs.packages import packaged_path
 
 _ALONE = ("adapter", "peft")
 """The dialects that hold what was trained and nothing else."""

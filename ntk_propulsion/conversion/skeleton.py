@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ntk_propulsion.checkpoints import Checkpoint, TensorInfo, align
 from ntk_propulsion.checkpoints.files import shown
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.roles import LAYERS
 from ntk_propulsion.propulsion.layers import output_size
-from ntk_propulsion.quiet import quiet
-from ntk_propulsion.roles import LAYERS
+from ntk_propulsion.runs.quiet import quiet
 
 MOST_LAYERS = 10_000
 """A configuration that asks for more is not built: it would take for ever."""

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.files import write_atomically
-from ntk_propulsion.hashing import add_tensor
 from ntk_propulsion.kernels.plan import Plan
+from ntk_propulsion.runs.files import write_atomically
+from ntk_propulsion.runs.fingerprint import add_tensor
 
 FORMAT = "ntk_propulsion.kernels/1"
 _DAMAGED = (

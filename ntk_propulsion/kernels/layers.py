@@ -9,13 +9,14 @@ from functools import partial
 import torch
 from torch import nn
 
-from ntk_propulsion.kernels.adapters import output_scaling
 from ntk_propulsion.kernels.batch import Batch
+from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
 from ntk_propulsion.kernels.ntk import open_job
 from ntk_propulsion.kernels.outputs import OutputFunction
-from ntk_propulsion.kernels.tuning import Binding, Feature, LayerUse, Tuning
+from ntk_propulsion.kernels.tunings.features import output_scaling
+from ntk_propulsion.kernels.tunings.tuning import Tuning
+from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion.layers import output_size
-from ntk_propulsion.roles import select
 
 Visit = Callable[[str, list[LayerUse]], None]
 
@@ -32,8 +33,8 @@ def visit_layers(
 ) -> None:
     """Call ``visit(module name, uses)`` once for each layer, with all that its kernels are made of.
 
-    ``uses`` has one :class:`~ntk_propulsion.kernels.tuning.LayerUse` for each call of the layer in
-    the forward pass, rows in the batch's order:
+    ``uses`` has one :class:`~ntk_propulsion.kernels.tunings.LayerUse` for each call of the layer
+    in the forward pass, rows in the batch's order:
 
     * ``use.block.x``: the inputs X, (N, T, d_in); of an embedding ``use.block.ids``, (N, T);
     * ``use.d``: the cotangents D, gradients of output o by the layer's output: O tensors, each

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.kernels.batch import Batch, batch_size, call, move, take
+from ntk_propulsion.kernels.engine.prepared import compute_dtype, prepared
 from ntk_propulsion.kernels.operator import Jacobian
 from ntk_propulsion.kernels.outputs import (
     OutputFunction,
@@ -18,7 +19,6 @@ from ntk_propulsion.kernels.outputs import (
     resolve_outputs,
     targeted,
 )
-from ntk_propulsion.kernels.prepared import compute_dtype, prepared
 
 CHUNK = 8  # examples a pass takes at once: the graph of second derivatives is large
 

@@ -11,14 +11,15 @@ from torch import nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import Batch, batch_size, move
-from ntk_propulsion.kernels.job import Job, Progress, Side
+from ntk_propulsion.kernels.engine.binding import Binding
+from ntk_propulsion.kernels.engine.job import Job, Progress, Side
+from ntk_propulsion.kernels.engine.prepared import compute_dtype, prepared
+from ntk_propulsion.kernels.engine.product import Product
 from ntk_propulsion.kernels.kernel import Kernels, data_fingerprint
 from ntk_propulsion.kernels.outputs import BatchOutputs, OutputFunction, resolve_outputs
 from ntk_propulsion.kernels.plan import Plan, parse_memory
-from ntk_propulsion.kernels.prepared import compute_dtype, prepared
-from ntk_propulsion.kernels.product import Product
-from ntk_propulsion.kernels.tuning import Binding, Tuning
-from ntk_propulsion.kernels.tunings import resolve_tuning
+from ntk_propulsion.kernels.tunings.tuning import Tuning
+from ntk_propulsion.kernels.tunings.tunings import resolve_tuning
 
 T = TypeVar("T")
 

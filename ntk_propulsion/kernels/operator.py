@@ -15,15 +15,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import Batch, batch_size, call, move, take
-from ntk_propulsion.kernels.certificate import TOLERANCE
+from ntk_propulsion.kernels.engine.certificate import TOLERANCE
+from ntk_propulsion.kernels.engine.prepared import compute_dtype, prepared
 from ntk_propulsion.kernels.outputs import (
     OutputFunction,
     evaluate_outputs,
     resolve_outputs,
     targeted,
 )
-from ntk_propulsion.kernels.prepared import compute_dtype, prepared
-from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
+from ntk_propulsion.kernels.tunings.tunings import Tuning, resolve_tuning
 
 
 @dataclass(frozen=True)

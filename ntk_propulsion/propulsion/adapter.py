@@ -14,8 +14,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.files import write_atomically
-from ntk_propulsion.hashing import add_tensor
 from ntk_propulsion.propulsion.config import PropulsionConfig
 from ntk_propulsion.propulsion.wrap import (
     is_wrapped,
@@ -25,6 +23,8 @@ from ntk_propulsion.propulsion.wrap import (
     wrap,
     wrapping,
 )
+from ntk_propulsion.runs.files import write_atomically
+from ntk_propulsion.runs.fingerprint import add_tensor
 
 FORMAT = "ntk_propulsion.adapter"
 VERSION = "1"

@@ -70,7 +70,7 @@ class PropulsionConfig:
 
     Attributes:
         degree: The power k of the gain z**k, a whole number of at least 1.
-        positions: Which layers are scaled, as `ntk_propulsion.roles.select` takes them.
+        positions: Which layers are scaled, as `ntk_propulsion.models.roles.select` takes them.
         initialisation: The value that all of z starts at, or an `Initialisation`. The default, 1,
             leaves the model's outputs unchanged.
         biases: Which biases train beside z: ``"none"``, those of the ``"scaled"`` layers, or

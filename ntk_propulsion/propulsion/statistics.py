@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.propulsion.layers import check_degree
 from ntk_propulsion.propulsion.wrap import scalings
-from ntk_propulsion.roles import role_of
 
 NEAR_ONE = (0.98, 1.02)
 """The range in which the paper finds z after training (App. F)."""
@@ -88,7 +88,7 @@ class ScalingStatistics:
 
     Attributes:
         module: The module's name in the plain model.
-        role: Its role, as `ntk_propulsion.roles.role_of` names it.
+        role: Its role, as `ntk_propulsion.models.roles.role_of` names it.
         n: The number of entries of z.
         mean: Mean of z.
         std: Standard deviation of z over its entries (divided by n).

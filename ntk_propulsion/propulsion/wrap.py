@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.roles import module_roles, select
 from ntk_propulsion.propulsion.config import PropulsionConfig
 from ntk_propulsion.propulsion.layers import PropulsionLayer, Scaling, initial_z, output_size
-from ntk_propulsion.roles import module_roles, select
 
 _RECORD = "_propulsion"
 

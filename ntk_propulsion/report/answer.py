@@ -7,9 +7,9 @@ from collections import defaultdict
 from statistics import median
 from typing import Any
 
+from ntk_propulsion import words
 from ntk_propulsion.propulsion.statistics import NEAR_ONE
-from ntk_propulsion.report import words
-from ntk_propulsion.report.words import interval, listed, metric, near_one, number, percent
+from ntk_propulsion.words import interval, listed, metric, near_one, number, percent
 
 # Every level is an upper limit on an error sqrt(1 - similarity²); its square is the share of
 # K_F's squared norm that the best factor leaves unexplained.

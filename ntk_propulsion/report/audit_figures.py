@@ -9,13 +9,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ntk_propulsion.report import style, words
-from ntk_propulsion.report.depth import depth_axis, role
-from ntk_propulsion.report.plot import Plot, chosen
-from ntk_propulsion.report.scaling import gain_histogram, scaling_figure
-from ntk_propulsion.report.style import plain
+from ntk_propulsion import words
+from ntk_propulsion.figures import style
+from ntk_propulsion.figures.depth import depth_axis, role
+from ntk_propulsion.figures.plot import Plot, chosen
+from ntk_propulsion.figures.scaling import gain_histogram, scaling_figure
+from ntk_propulsion.figures.style import plain
 
-HOLDS, WEAKLY = 0.1, 0.5  # the rule's limits, as ntk_propulsion.regime has them
+HOLDS, WEAKLY = 0.1, 0.5  # the rule's limits, as ntk_propulsion.measurements.regime has them
 
 
 def _caption(results: Mapping[str, Any]) -> str:

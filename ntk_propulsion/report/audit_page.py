@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ntk_propulsion.report import words
+from ntk_propulsion import words
 from ntk_propulsion.report.page import fill
 from ntk_propulsion.report.pictures import Picture
-from ntk_propulsion.report.sections import (
-    MODULE,
-    PART,
-    ROLE,
-    TUNING,
-    Z_COLUMNS,
-    Section,
-    fine,
-)
+from ntk_propulsion.report.sections import MODULE, PART, ROLE, TUNING, Z_COLUMNS, Section, fine
 from ntk_propulsion.report.sheets import (
     Column,
     Sheet,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ntk_propulsion import regime
+from ntk_propulsion import words
+from ntk_propulsion.measurements import regime
 from ntk_propulsion.propulsion.statistics import NEAR_ONE
-from ntk_propulsion.report import words
 from ntk_propulsion.report.answer import BOTH, CLOSE, at_start, could_leave, either, shape_error
-from ntk_propulsion.report.words import interval, metric, number, percent
+from ntk_propulsion.words import interval, metric, number, percent
 
 NEARLY_ALL = 0.99  # the share of z that must lie in the range: the paper shows no extremes
 

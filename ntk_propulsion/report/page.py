@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from ntk_propulsion.report import words
+from ntk_propulsion import words
 from ntk_propulsion.report.answer import answer
 from ntk_propulsion.report.pictures import Picture, explorer
 from ntk_propulsion.report.sections import sections

@@ -13,10 +13,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ntk_propulsion.report import style, words
+from ntk_propulsion import words
+from ntk_propulsion.figures import style
+from ntk_propulsion.figures.heatmaps import example_order
+from ntk_propulsion.figures.plot import Plot
 from ntk_propulsion.report.downloads import csv_address
-from ntk_propulsion.report.heatmaps import example_order
-from ntk_propulsion.report.plot import Plot
 
 SHADES = 129  # of the map's colours: odd, so that one of them is zero's
 

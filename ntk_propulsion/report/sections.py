@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ntk_propulsion.report import words
-from ntk_propulsion.report.courses import KERNELS
+from ntk_propulsion import words
+from ntk_propulsion.figures.courses import KERNELS
 from ntk_propulsion.report.pictures import Picture
 from ntk_propulsion.report.sheets import (
     Column,

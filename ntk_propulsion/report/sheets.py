@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ntk_propulsion.report import words
+from ntk_propulsion import words
 from ntk_propulsion.report.downloads import csv_address
 
 LONG = 40  # characters from which a text cell gets a wide column

@@ -8,8 +8,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from ntk_propulsion.report import words
-from ntk_propulsion.report.words import number
+from ntk_propulsion import words
+from ntk_propulsion.words import number
 
 LOOK: dict[str, Any] = {
     "title_justify": "left",

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ntk_propulsion.files import write_atomically
-from ntk_propulsion.report import courses, figures, heatmaps, style, words
+from ntk_propulsion import words
+from ntk_propulsion.figures import courses, heatmaps, style
+from ntk_propulsion.figures import experiment as figures
 from ntk_propulsion.report.page import page
 from ntk_propulsion.report.pictures import Picture, picture
+from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.trajectories import Trajectory
 from ntk_propulsion.trajectories.figures import draw_changes, draw_trajectories
 

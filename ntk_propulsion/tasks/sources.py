@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.packaged import packaged_path
+from ntk_propulsion.runs.packages import packaged_path
 from ntk_propulsion.tasks.tables import SUFFIXES, Row, read_csv, read_file, read_tsv
 from ntk_propulsion.tasks.task import Example, Kind, Task, hold_out
 

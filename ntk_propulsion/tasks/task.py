@@ -173,3 +173,24 @@ def score(
     if task.metric == "matthews":
         scores["matthews"] = float(matthews_corrcoef(labels, predictions))
     return scores
+
+
+def targets_of(task: Task, examples: Sequence[Example], outputs: str) -> np.ndarray | None:
+    """Return what the kernels' outputs should become.
+
+    Args:
+        task: A classification's targets are one-hot labels.
+        examples: N of them.
+        outputs: ``"margin"`` of two classes has targets -1 and 1; ``"sum"`` of classes has none,
+            since one-hot labels all sum to 1.
+
+    Returns:
+        (N, O), or None.
+    """
+    labels = np.array([e.label for e in examples])
+    if task.kind == "regression":
+        return labels[:, None].astype(float)
+    if outputs == "sum":
+        return None
+    one_hot = np.eye(task.num_labels)[labels.astype(int)]
+    return one_hot[:, 1:] - one_hot[:, :1] if outputs == "margin" else one_hot

@@ -1,7 +1,7 @@
 """The losses that training is predicted for, as functions of the outputs: value, slope, curvature.
 
-Each is a mean over the N examples, as `ntk_propulsion.training` takes it, so that a learning rate
-means the same in a prediction as in a training. Outputs f are (..., N, O).
+Each is a mean over the N examples, as `ntk_propulsion.training.finetuning` takes it, so that a
+learning rate means the same in a prediction as in a training. Outputs f are (..., N, O).
 """
 
 from __future__ import annotations

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ntk_propulsion import words
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.regime import HOLDS, WEAKLY
-from ntk_propulsion.report import style, words
-from ntk_propulsion.report.heatmaps import CLIP, per_pair
-from ntk_propulsion.report.plot import Plot
-from ntk_propulsion.report.style import plain
+from ntk_propulsion.figures import style
+from ntk_propulsion.figures.heatmaps import CLIP, per_pair
+from ntk_propulsion.figures.plot import Plot
+from ntk_propulsion.figures.style import plain
+from ntk_propulsion.measurements.regime import HOLDS, WEAKLY
 from ntk_propulsion.theory.inputs import Array
 from ntk_propulsion.trajectories.trajectory import Row, Trajectory
 

@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.files import write_atomically
 from ntk_propulsion.kernels.kernel import Kernel, load_kernels, save_kernels
-from ntk_propulsion.regime import RegimeMeasures
+from ntk_propulsion.measurements.regime import RegimeMeasures
+from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.theory.inputs import as_array
 from ntk_propulsion.trajectories.trajectory import Point, Trajectory
 

@@ -20,14 +20,14 @@ from ntk_propulsion.kernels.batch import Batch
 from ntk_propulsion.kernels.kernel import data_fingerprint, model_fingerprint
 from ntk_propulsion.kernels.linearization import CHUNK
 from ntk_propulsion.kernels.outputs import OutputFunction
-from ntk_propulsion.models import LoadedModel
+from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.tasks import Example, Task
 from ntk_propulsion.theory.inputs import Array
 from ntk_propulsion.theory.regression import as_targets
-from ntk_propulsion.training import OnStep, TrainingDiverged, finetune
+from ntk_propulsion.training.finetuning import OnStep, TrainingDiverged, finetune
+from ntk_propulsion.training.methods import Method, apply_method, described, twin
 from ntk_propulsion.trajectories import files
 from ntk_propulsion.trajectories.measure import Measure, Reached
-from ntk_propulsion.trajectories.methods import Method, apply_method, described, twin
 from ntk_propulsion.trajectories.trajectory import Point, Trajectory
 
 

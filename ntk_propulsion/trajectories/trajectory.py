@@ -12,8 +12,8 @@ import numpy as np
 
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.kernels.kernel import Kernel
-from ntk_propulsion.regime import RegimeMeasures, RegimeVerdict, kernel_regime
-from ntk_propulsion.rows import kernel_rows
+from ntk_propulsion.measurements.regime import RegimeMeasures, RegimeVerdict, kernel_regime
+from ntk_propulsion.measurements.rows import kernel_rows
 from ntk_propulsion.theory.distances import alignment_distance, compare_kernels
 from ntk_propulsion.theory.inputs import Array
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from scipy import stats
 
-from analysis import bounds
-from analysis.bounds import CLAIMS, GAUSSIAN, OWN, PRETRAINED, PRINTED, TRAINED, Settings
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.study import execute, failed
+from analysis.bounds import study as bounds
+from analysis.bounds.study import CLAIMS, GAUSSIAN, OWN, PRETRAINED, PRINTED, TRAINED, Settings
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
+from analysis.framework.study import execute, failed
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.layers import visit_layers
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.redraws import mean_square, redraw
-from ntk_propulsion.kernels.tunings import Parameters, Propulsion
-from ntk_propulsion.progress import Progress
+from ntk_propulsion.kernels.tunings.redraws import mean_square, redraw
+from ntk_propulsion.kernels.tunings.tunings import Parameters, Propulsion
+from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.theory.bounds import jl_failure
 from tests import tiny_runs
 from tests.architectures import ALL, build

@@ -7,14 +7,14 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from analysis import convergence
-from analysis.convergence import METHODS, STUDY, Settings
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.study import execute, failed, load_rows
+from analysis.convergence import study as convergence
+from analysis.convergence.study import METHODS, STUDY, Settings
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
+from analysis.framework.study import execute, failed, load_rows
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.progress import Progress
-from ntk_propulsion.training import TrainingDiverged, finetune
-from ntk_propulsion.trajectories.methods import apply_method
+from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.training.finetuning import TrainingDiverged, finetune
+from ntk_propulsion.training.methods import apply_method
 from tests import tiny_runs
 
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import cost
-from analysis.cost import FEWEST, STUDY, Settings
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.study import execute, failed
-from analysis.trainee import batch_of, mask_rows
+from analysis.cost import study as cost
+from analysis.cost.study import FEWEST, STUDY, Settings
+from analysis.fixtures.trainee import batch_of, mask_rows
+from analysis.framework.meters import apart
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
+from analysis.framework.study import execute, failed
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.tuning import count_trained
-from ntk_propulsion.kernels.tunings import RowColumn, resolve_tuning
-from ntk_propulsion.meters import apart
-from ntk_propulsion.models import load_model
-from ntk_propulsion.progress import Progress
+from ntk_propulsion.kernels.engine.binding import count_trained
+from ntk_propulsion.kernels.tunings.tunings import RowColumn, resolve_tuning
+from ntk_propulsion.models.loading import load_model
+from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.tasks import load_task
 from tests import tiny_runs
 from tests.tiny_folders import make_task, save_model

@@ -13,12 +13,12 @@ import torch
 
 from analysis import degree
 from analysis.degree import FIXED, MATCHED, Settings, distance_apart, steps_to_share
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.study import execute
-from analysis.subject import subject
-from ntk_propulsion.descent import descend
-from ntk_propulsion.progress import Progress
+from analysis.fixtures.subject import subject
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
+from analysis.framework.study import execute
 from ntk_propulsion.propulsion import PropulsionConfig, wrap
+from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.training.descent import descend
 from tests import tiny_runs
 from tests.architectures import build, tokens
 

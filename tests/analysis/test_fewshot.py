@@ -14,17 +14,18 @@ from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
-from analysis import fewshot, fewshot_figure
-from analysis.fewshot import STUDY, Settings
-from analysis.fewshot_figure import Place, cell_estimates
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.study import execute, failed, load_rows
-from analysis.subject import Subject
-from ntk_propulsion.encoding import encode
+from analysis.fewshot import figure as fewshot_figure
+from analysis.fewshot import study as fewshot
+from analysis.fewshot.figure import Place, cell_estimates
+from analysis.fewshot.study import STUDY, Settings
+from analysis.fixtures.subject import Subject
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
+from analysis.framework.study import execute, failed, load_rows
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.reference import reference_jacobian
-from ntk_propulsion.progress import Progress
-from ntk_propulsion.training import TrainingDiverged
+from ntk_propulsion.models.tokens import encode
+from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.training.finetuning import TrainingDiverged
 from tests import tiny_runs
 from tests.tiny_folders import save_model
 

@@ -2,9 +2,9 @@ from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from analysis import parameters
+from analysis.framework.rules import FAILS, HOLDS
 from analysis.parameters import STUDY, _all_factors
-from analysis.rules import FAILS, HOLDS
-from ntk_propulsion.kernels.tunings import AdaLoRA, LoRA
+from ntk_propulsion.kernels.tunings.tunings import AdaLoRA, LoRA
 
 
 def rows():

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import prediction, prediction_figure
-from analysis.descents import Start, compared
-from analysis.prediction import STUDY, network
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.signs import PLANS, SignDescent, predicted_and_done
-from analysis.study import execute, failed, load_rows
+from analysis.fixtures.descents import Start, compared
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
+from analysis.framework.study import execute, failed, load_rows
+from analysis.prediction import figure as prediction_figure
+from analysis.prediction import study as prediction
+from analysis.prediction.signs import PLANS, SignDescent, predicted_and_done
+from analysis.prediction.study import STUDY, network
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.progress import Progress
+from ntk_propulsion.runs.progress import Progress
 from tests import tiny_runs
 from tests.tiny_folders import save_model
 

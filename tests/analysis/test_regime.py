@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis import regime
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
+from analysis.framework.study import execute, failed
 from analysis.regime import STUDY
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.study import execute, failed
-from ntk_propulsion.progress import Progress
+from ntk_propulsion.runs.progress import Progress
 from tests import tiny_runs
 
 

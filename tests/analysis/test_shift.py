@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import shift
-from analysis.drops import Predictor, leading, trained
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.shift import STUDY, VARIANTS, Settings
-from analysis.study import execute
-from analysis.subject import Subject
-from ntk_propulsion.encoding import encode
+from analysis.fixtures.drops import Predictor, leading, trained
+from analysis.fixtures.subject import Subject
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
+from analysis.framework.study import execute
+from analysis.shift import study as shift
+from analysis.shift.study import STUDY, VARIANTS, Settings
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.reference import reference_jacobian
-from ntk_propulsion.progress import Progress
-from ntk_propulsion.results import head_modules
+from ntk_propulsion.models.roles import head_modules
+from ntk_propulsion.models.tokens import encode
+from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.tasks import draw, load_task
-from ntk_propulsion.training import TrainingDiverged
+from ntk_propulsion.training.finetuning import TrainingDiverged
 from tests import tiny_runs
 from tests.tiny_folders import WORDS, save_model
 

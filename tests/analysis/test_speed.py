@@ -11,14 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis import speed
-from analysis.descents import Start, start_of
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.speed import CAPPED, DIVERGED, STUDY, crossing, descended, predicted_steps
-from analysis.study import execute, failed, load_rows
-from analysis.subject import subject
+from analysis.fixtures.descents import Start, start_of
+from analysis.fixtures.subject import subject
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
+from analysis.framework.study import execute, failed, load_rows
+from analysis.speed import study as speed
+from analysis.speed.study import CAPPED, DIVERGED, STUDY, crossing, descended, predicted_steps
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.progress import Progress
+from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.theory.convergence import LossCurve
 from tests import tiny_runs
 from tests.tiny_folders import save_model

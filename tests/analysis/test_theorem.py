@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from analysis import theorem
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE, UP_TO_SCALE
-from analysis.study import Work, study_run
-from analysis.theorem import STUDY
-from ntk_propulsion.progress import Progress
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, UP_TO_SCALE
+from analysis.framework.study import Work, study_run
+from analysis.theorem import study as theorem
+from analysis.theorem.study import STUDY
+from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.theory.distances import compare_kernels, unbiased_cka
 from tests import tiny_runs
 

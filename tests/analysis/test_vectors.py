@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis import vectors
-from analysis.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.study import execute, failed
-from analysis.vectors import STUDY, Settings
-from ntk_propulsion.progress import Progress
+from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
+from analysis.framework.study import execute, failed
+from analysis.vectors import study as vectors
+from analysis.vectors.study import STUDY, Settings
 from ntk_propulsion.propulsion.statistics import TOTAL
+from ntk_propulsion.runs.progress import Progress
 from tests import tiny_runs
 
 LAYERS = {

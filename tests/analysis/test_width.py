@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from analysis import width
-from analysis.networks import bert, mlp
-from analysis.rules import FAILS, NOT_TESTABLE, UP_TO_SCALE
-from analysis.study import execute, failed
+from analysis.fixtures.networks import bert, mlp
+from analysis.framework.rules import FAILS, NOT_TESTABLE, UP_TO_SCALE
+from analysis.framework.study import execute, failed
 from analysis.width import ALL, DISTANCE, PROPULSION, REST, SPANNED, Settings
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.redraws import RedrawnPropulsion
 from ntk_propulsion.kernels.reference import reference_jacobian
-from ntk_propulsion.kernels.tunings import Full, Propulsion
-from ntk_propulsion.progress import Progress
+from ntk_propulsion.kernels.tunings.redraws import RedrawnPropulsion
+from ntk_propulsion.kernels.tunings.tunings import Full, Propulsion
+from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.theory.distances import best_scale_error, unbiased_cka
 
 WIDTHS = (64, 128, 256)

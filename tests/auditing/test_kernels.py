@@ -11,8 +11,8 @@ from ntk_propulsion.auditing.models import both_ends, prepare_ground
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.subject import open_subject
 from ntk_propulsion.checkpoints import open_checkpoint
+from ntk_propulsion.measurements.regime import kernel_regime, measure_regime
 from ntk_propulsion.propulsion import load_adapter
-from ntk_propulsion.regime import kernel_regime, measure_regime
 from ntk_propulsion.theory.distances import compare_kernels
 from tests import tiny_runs
 from tests.auditing import tuned

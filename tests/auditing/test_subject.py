@@ -8,7 +8,7 @@ from ntk_propulsion.auditing.subject import open_subject
 from ntk_propulsion.checkpoints import open_checkpoint
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.propulsion import merge
-from ntk_propulsion.quiet import quiet
+from ntk_propulsion.runs.quiet import quiet
 from tests.auditing import tuned
 from tests.tiny_folders import save_model
 

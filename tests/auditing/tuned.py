@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ntk_propulsion.models import load_model
+from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.propulsion import PropulsionConfig, merge, save_adapter, scalings, wrap
-from ntk_propulsion.quiet import quiet
+from ntk_propulsion.runs.quiet import quiet
 from tests import tiny_runs
 from tests.checkpoints.test_dialects import wrap_publicly
 from tests.tiny_folders import CONFIGS, make_task, save_tokenizer

@@ -8,11 +8,11 @@ from torch import nn
 
 from ntk_propulsion.checkpoints import align, describe_dialect, open_checkpoint, recognise
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.models import load_model
+from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.propulsion import PropulsionConfig, save_adapter, scalings, wrap
 from ntk_propulsion.propulsion.wrap import wrapping
-from ntk_propulsion.quiet import quiet
-from ntk_propulsion.training import finetune
+from ntk_propulsion.runs.quiet import quiet
+from ntk_propulsion.training.finetuning import finetune
 from tests.propulsion.conftest import build
 from tests.tiny_folders import make_task, save_model
 

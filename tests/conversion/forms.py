@@ -10,7 +10,7 @@ from torch import nn
 
 from ntk_propulsion.propulsion import PropulsionConfig, save_adapter, scalings, wrap
 from ntk_propulsion.propulsion.wrap import plain_parameters, wrapping
-from ntk_propulsion.quiet import quiet
+from ntk_propulsion.runs.quiet import quiet
 from tests.propulsion.conftest import build as build_tiny
 from tests.propulsion.conftest import logits, randomise
 from tests.tiny_folders import save_tokenizer

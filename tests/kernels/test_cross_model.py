@@ -15,10 +15,17 @@ from torch import nn
 
 from ntk_propulsion import Kernel, empirical_ntk, load_kernels, plan_ntk, save_kernels
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import job
+from ntk_propulsion.kernels.engine import job
 from ntk_propulsion.kernels.kernel import model_fingerprint
 from ntk_propulsion.kernels.plan import Plan
-from ntk_propulsion.kernels.tunings import IA3, BitFit, LoRA, Propulsion, RandomSubset, Trainable
+from ntk_propulsion.kernels.tunings.tunings import (
+    IA3,
+    BitFit,
+    LoRA,
+    Propulsion,
+    RandomSubset,
+    Trainable,
+)
 from ntk_propulsion.propulsion import PropulsionConfig, scalings, wrap
 from ntk_propulsion.theory.distances import compare_kernels
 from tests.architectures import ALL, build, mlp, vectors

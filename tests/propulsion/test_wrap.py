@@ -6,6 +6,7 @@ import transformers as hf
 from torch import nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion import (
     Initialisation,
     PropulsionConfig,
@@ -16,7 +17,6 @@ from ntk_propulsion.propulsion import (
     unwrap,
     wrap,
 )
-from ntk_propulsion.roles import select
 
 
 def roberta(size):

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ntk_propulsion.report import style
-from ntk_propulsion.report.heatmaps import example_order, kernel_heatmaps
+from ntk_propulsion.figures import style
+from ntk_propulsion.figures.heatmaps import example_order, kernel_heatmaps
 from ntk_propulsion.report.pictures import explorer, picture
 
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from theory_kernels import seeds
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory.agreement import agreement
 from ntk_propulsion.theory.regression import r_squared
+from tests.theory.theory_kernels import seeds
 
 
 def trainings(seed, outputs):

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from theory_kernels import seeds
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory import bounds as b
+from tests.theory.theory_kernels import seeds
 
 WIDTH = 768
 EPS = 0.2

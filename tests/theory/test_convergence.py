@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from theory_kernels import kernel_pair, seeds
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory.convergence import LossCurve, stable_rate
 from ntk_propulsion.theory.dynamics import gradient_descent, gradient_flow
+from tests.theory.theory_kernels import kernel_pair, seeds
 
 O = 2  # noqa: E741
 

@@ -3,10 +3,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from theory_kernels import example_rows, kernel_pair, kinds, seeds
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory import distances as d
+from tests.theory.theory_kernels import example_rows, kernel_pair, kinds, seeds
 
 SCALE_FREE = ["alignment", "alignment_distance", "best_scale_error", "cka"]
 SAME_EXAMPLES = ["pair_alignment", "unbiased_cka"]

@@ -3,9 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from linear_training import LinearModel, cross_entropy, squared
 from scipy.integrate import solve_ivp
-from theory_kernels import kernel_pair, seeds
 
 from ntk_propulsion import empirical_ntk
 from ntk_propulsion.errors import InputError
@@ -13,6 +11,8 @@ from ntk_propulsion.theory.agreement import agreement
 from ntk_propulsion.theory.convergence import stable_rate
 from ntk_propulsion.theory.dynamics import gradient_descent, gradient_flow
 from ntk_propulsion.theory.kernel_regression import ridge_predictions
+from tests.theory.linear_training import LinearModel, cross_entropy, squared
+from tests.theory.theory_kernels import kernel_pair, seeds
 
 O = 2  # noqa: E741
 STEPS = 40

@@ -3,13 +3,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from theory_kernels import kernel_pair, seeds
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory import bounds
 from ntk_propulsion.theory import error_budget as e
 from ntk_propulsion.theory.distances import compare_kernels
 from ntk_propulsion.theory.intervals import bootstrap_intervals
+from tests.theory.theory_kernels import kernel_pair, seeds
 
 N, O, T, D_IN, D_OUT = 4, 2, 3, 5, 6  # noqa: E741
 

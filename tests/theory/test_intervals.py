@@ -3,11 +3,11 @@ import time
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from theory_kernels import example_rows, kernel_pair, kinds, seeds
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory import distances as d
 from ntk_propulsion.theory import intervals as i
+from tests.theory.theory_kernels import example_rows, kernel_pair, kinds, seeds
 
 O = 2  # noqa: E741
 DIMENSIONS = 30

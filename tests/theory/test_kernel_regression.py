@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from theory_kernels import example_rows, kernel_pair, seeds
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory.kernel_regression import (
@@ -12,6 +11,7 @@ from ntk_propulsion.theory.kernel_regression import (
     ridge_predictions,
 )
 from ntk_propulsion.theory.regression import held_out_predictions
+from tests.theory.theory_kernels import example_rows, kernel_pair, seeds
 
 O = 2  # noqa: E741
 

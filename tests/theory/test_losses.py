@@ -3,11 +3,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from linear_training import cross_entropy, squared
-from theory_kernels import seeds
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory.losses import make_loss
+from tests.theory.linear_training import cross_entropy, squared
+from tests.theory.theory_kernels import seeds
 
 N = 5
 losses = st.sampled_from(

@@ -3,11 +3,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from theory_kernels import example_rows, kernel_pair, seeds
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory import regression as r
 from ntk_propulsion.theory.distances import alignment, cka
+from tests.theory.theory_kernels import example_rows, kernel_pair, seeds
 
 O = 2  # noqa: E741
 

@@ -3,12 +3,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from linear_training import LinearModel, cross_entropy, squared
-from theory_kernels import seeds
 
 from ntk_propulsion import empirical_ntk
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory.sign_descent import sign_descent
+from tests.theory.linear_training import LinearModel, cross_entropy, squared
+from tests.theory.theory_kernels import seeds
 
 STEPS = 30
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from theory_kernels import kernel_pair, kinds, seeds
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory import spectrum as s
+from tests.theory.theory_kernels import kernel_pair, kinds, seeds
 
 
 @given(seeds, kinds)

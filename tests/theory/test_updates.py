@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from theory_kernels import seeds
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory import updates
@@ -17,6 +16,7 @@ from ntk_propulsion.theory.updates import (
     tensor_change,
     total_update,
 )
+from tests.theory.theory_kernels import seeds
 
 sizes = st.tuples(st.integers(1, 7), st.integers(1, 7))
 

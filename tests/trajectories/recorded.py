@@ -4,8 +4,9 @@ import functools
 
 import torch
 
-from ntk_propulsion.encoding import encode
-from ntk_propulsion.models import LoadedModel, load_model
+from ntk_propulsion.models.loaded import LoadedModel
+from ntk_propulsion.models.loading import load_model
+from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.trajectories import Trajectory, record_trajectory
 from tests.tiny_folders import make_task, save_model
 from tests.tiny_runs import scratch

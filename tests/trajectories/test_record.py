@@ -15,24 +15,15 @@ from torch import nn
 from ntk_propulsion import empirical_ntk
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.reference import reference_jacobian
-from ntk_propulsion.kernels.tunings import LoRA
-from ntk_propulsion.training import TrainingDiverged, finetune
+from ntk_propulsion.kernels.tunings.tunings import LoRA
+from ntk_propulsion.training.finetuning import TrainingDiverged, finetune
+from ntk_propulsion.training.methods import apply_method, plain_model
 from ntk_propulsion.trajectories import RecordingDiverged, Trajectory, files, record_trajectory
 from ntk_propulsion.trajectories.measure import Measure, Reached
-from ntk_propulsion.trajectories.methods import apply_method, plain_model
 from tests.architectures import mlp, vectors
 from tests.kernels.oracle import relative
-from tests.trajectories.recorded import (
-    AT,
-    LABELS,
-    TASK,
-    TRAINING,
-    batch,
-    load,
-    record,
-    recorded,
-)
-from tests.trajectories.test_methods import needs_peft
+from tests.training.test_methods import needs_peft
+from tests.trajectories.recorded import AT, LABELS, TASK, TRAINING, batch, load, record, recorded
 
 METHODS = ["full", "propulsion", "adalora"]
 

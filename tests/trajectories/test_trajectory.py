@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.regime import kernel_regime
+from ntk_propulsion.measurements.regime import kernel_regime
 from ntk_propulsion.theory.distances import alignment_distance, cka, compare_kernels
 from ntk_propulsion.theory.regression import target_alignment
 from ntk_propulsion.theory.spectrum import participation_ratio

@@ -1,0 +1,9 @@
+"""python -m analysis.bounds."""
+
+import sys
+
+from analysis.bounds.study import STUDY
+from analysis.framework.study import main
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY))

@@ -1,0 +1,5 @@
+"""How soon does each method reach a metric, by the number of training examples? Claim E2."""
+
+from analysis.convergence.study import STUDY, Settings
+
+__all__ = ["STUDY", "Settings"]

@@ -1,0 +1,9 @@
+"""python -m analysis.convergence."""
+
+import sys
+
+from analysis.convergence.study import STUDY
+from analysis.framework.study import main
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY))

@@ -1,0 +1,9 @@
+"""python -m analysis.fewshot."""
+
+import sys
+
+from analysis.fewshot.study import STUDY
+from analysis.framework.study import main
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY))

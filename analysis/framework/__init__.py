@@ -1,0 +1,1 @@
+"""What a study is: settings, resumable cells, rules, verdicts, the table of claims."""

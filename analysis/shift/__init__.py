@@ -1,0 +1,5 @@
+"""Domain shift: K_P against K_F, their kernel regressions and the trained models elsewhere (O3)."""
+
+from analysis.shift.study import STUDY, Settings
+
+__all__ = ["STUDY", "Settings"]

@@ -1,0 +1,5 @@
+"""What Propulsion learns: z and its gains z**k by depth, role and task, and how alike tasks are."""
+
+from analysis.vectors.study import STUDY, Settings
+
+__all__ = ["STUDY", "Settings"]

@@ -1,0 +1,9 @@
+"""python -m analysis.vectors."""
+
+import sys
+
+from analysis.framework.study import main
+from analysis.vectors.study import STUDY
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY))

@@ -1,0 +1,1 @@
+"""The experiment of ``compare``: kernels, both fine-tunings, kernels again."""

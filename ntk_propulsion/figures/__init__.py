@@ -1,0 +1,1 @@
+"""Figures of kernels, distances, spectra, modules and scaling vectors."""

@@ -1,0 +1,1 @@
+"""Models: loading, the roles of their layers, tokens, the probe head, scoring."""

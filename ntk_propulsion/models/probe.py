@@ -1,0 +1,282 @@
+"""The head of a sequence classifier: its parameters, drawn at random or fitted as a probe.
+
+A random head makes every kernel a random one at the top. A probe, the linear head that fits the
+frozen features best, is where fine-tuning starts in linear probing then fine-tuning
+(Kumar et al. 2022, arXiv 2202.10054).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.roles import head_parameters
+from ntk_propulsion.models.tokens import batches, encode
+from ntk_propulsion.tasks import Example, Task, score
+
+if TYPE_CHECKING:
+    from ntk_propulsion.models.loaded import LoadedModel
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """How a probe was fitted.
+
+    Attributes:
+        module: Name of the linear layer that was written.
+        features: Its input width d.
+        examples: How many examples it was fitted on.
+        regularisation: The chosen strength: sklearn's C of logistic, alpha of ridge regression.
+        metric: The score that follows, as in `ntk_propulsion.tasks.score`.
+        train_score: On the examples fitted on.
+        cv_score: Mean over held-out folds.
+        cv_std: Standard deviation over the folds.
+    """
+
+    module: str
+    features: int
+    examples: int
+    regularisation: float
+    metric: str
+    train_score: float
+    cv_score: float
+    cv_std: float
+
+
+def base_prefix(model: Any) -> str:
+    """Return the prefix (with its dot) of the parameters that belong to the pretrained base.
+
+    Raises:
+        InputError: If the model does not name its base.
+    """
+    prefix = getattr(model, "base_model_prefix", "")
+    if not prefix or not hasattr(model, prefix):
+        raise InputError(f"{type(model).__name__} does not tell its base from its head")
+    return f"{prefix}."
+
+
+@torch.no_grad()
+def random_head(model: Any, seed: int) -> None:
+    """Draw a head's parameters anew: weights from N(0, initializer_range**2), biases 0, scales 1.
+
+    Args:
+        model: The model, changed in place; the draw is the same on every device.
+        seed: Fixes the draw.
+    """
+    config = model.config
+    std = getattr(config, "initializer_range", None) or getattr(config, "init_std", None) or 0.02
+    generator = torch.Generator().manual_seed(seed)
+    names = set(head_parameters(model))
+    for name, parameter in model.named_parameters():
+        if name not in names:
+            continue
+        if parameter.ndim >= 2:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+        else:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+
+
+def fit_probe(
+    loaded: LoadedModel,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> ProbeReport:
+    """Fit the head's last linear layer on the frozen features and write it into the model.
+
+    Features are standardised (scaled only, if the layer has no bias), then logistic or ridge
+    regression is fitted with a regularisation chosen by five-fold cross-validation; the
+    standardisation is folded into the weight (O, d) and bias (O,). With two classes the logistic
+    weight w becomes the rows -w/2 and w/2: the same probabilities, logits centred at 0.
+
+    Raises:
+        InputError: If a class has fewer than 2 examples, or no linear layer makes the logits.
+    """
+    folds = probe_folds(task, examples)
+    name, layer = final_linear(loaded, examples[:2])
+    features = probe_features(loaded, examples, layer, batch_size=batch_size)
+    labels = np.array([e.label for e in examples])
+    search = _search(task, layer.bias is not None, folds, seed)
+    # One thread: these problems are too small for more, and the sums come out alike everywhere.
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fold's correlation may be undefined: NaN says as much
+        search.fit(features, labels)
+    _write(layer, search.best_estimator_, task)
+    best, results = search.best_index_, search.cv_results_
+    strength = next(iter(search.best_params_.values()))
+    train = score(task, search.predict(features), labels)[task.metric]
+    return ProbeReport(
+        name,
+        features.shape[1],
+        len(examples),
+        float(strength),
+        task.metric,
+        train,
+        float(results["mean_test_metric"][best]),
+        float(results["std_test_metric"][best]),
+    )
+
+
+def final_linear(loaded: LoadedModel, examples: Sequence[Example]) -> tuple[str, nn.Linear]:
+    """Find the linear layer that makes the logits: the last one called with as many outputs.
+
+    Raises:
+        InputError: If no linear layer outside the base has as many outputs as the model.
+    """
+    called: list[tuple[str, nn.Linear]] = []
+    prefix = base_prefix(loaded.model)
+    handles = [
+        module.register_forward_hook(lambda m, _i, _o, name=name: called.append((name, m)))
+        for name, module in loaded.model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith(prefix)
+    ]
+    try:
+        with _frozen(loaded.model), torch.no_grad():
+            logits = loaded.model(**encode(loaded, examples).batch).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    called = [(name, layer) for name, layer in called if layer.out_features == logits.shape[-1]]
+    if not called:
+        raise _no_linear(loaded)
+    return called[-1]
+
+
+def probe_features(
+    loaded: LoadedModel, examples: Sequence[Example], layer: nn.Linear, *, batch_size: int = 32
+) -> np.ndarray:
+    """Return what a final linear layer sees of each example, pooled as its output is: (N, d).
+
+    A decoder's ``score`` runs on every token and the last real one's output becomes the logits.
+    The gradient of a logit by that output says which token it is (or any linear pooling), and
+    weighs the inputs alike.
+
+    Raises:
+        InputError: If the layer's weight and these features do not give the model's logits.
+    """
+    features = np.empty((len(examples), layer.in_features))
+    for rows, batch in batches(loaded, examples, batch_size):
+        features[rows] = _pooled_inputs(loaded, batch, layer).cpu().double()
+    return features
+
+
+def _pooled_inputs(loaded: LoadedModel, batch: dict[str, Tensor], layer: nn.Linear) -> Tensor:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def start_graph(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        leaf = output.detach().requires_grad_()
+        seen.append((inputs[0].detach(), leaf))
+        return leaf
+
+    handle = layer.register_forward_hook(start_graph)
+    try:
+        with _frozen(loaded.model), torch.enable_grad():
+            logits = loaded.model(**batch).logits
+    finally:
+        handle.remove()
+    inputs, outputs = seen[-1]
+    (share,) = torch.autograd.grad(logits[:, 0].sum(), outputs)
+    n = len(logits)
+    shares = share.reshape(n, -1, layer.out_features)[..., :1]
+    features = (inputs.reshape(n, -1, layer.in_features) * shares).sum(1)
+    made = nn.functional.linear(features, layer.weight, layer.bias)
+    tolerance = max(1e-3, 8 * torch.finfo(made.dtype).eps)
+    if not torch.allclose(made, logits, rtol=tolerance, atol=tolerance):
+        raise _no_linear(loaded)
+    return features
+
+
+def _no_linear(loaded: LoadedModel) -> InputError:
+    return InputError(
+        f"cannot fit a probe: no linear layer of {type(loaded.model).__name__} makes the logits "
+        "alone (use the head random)"
+    )
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode with no parameter in the graph; then as it was."""
+    training = model.training
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+def probe_folds(task: Task, examples: Sequence[Example]) -> int:
+    """Return in how many folds to validate, at most five; each must hold every class.
+
+    Raises:
+        InputError: The examples are too few, or too few of a class.
+    """
+    if task.kind == "regression":
+        if len(examples) < 4:
+            raise InputError(f"{len(examples)} examples are too few for a probe: draw at least 4")
+        return min(5, len(examples) // 2)
+    counts = np.bincount([int(e.label) for e in examples], minlength=task.num_labels)
+    scarce = [name for name, count in zip(task.labels, counts, strict=True) if count < 2]
+    if scarce:
+        raise InputError(
+            f"a probe needs 2 examples of each class, not so of {', '.join(scarce)}: "
+            "draw more, or balanced"
+        )
+    return min(5, int(counts.min()))
+
+
+def _search(task: Task, intercept: bool, folds: int, seed: int) -> GridSearchCV:
+    """Return the cross-validated search; by log loss or squared error, which break ties finely."""
+    steps: list[tuple[str, Any]] = [("scale", StandardScaler(with_mean=intercept))]
+    folding: Any
+    if task.kind == "regression":
+        steps.append(("fit", Ridge(fit_intercept=intercept)))
+        grid = {"fit__alpha": np.logspace(4, -1, 6)}
+        choose, folding = "neg_mean_squared_error", KFold
+    else:
+        steps.append(("fit", LogisticRegression(fit_intercept=intercept, max_iter=1000)))
+        grid = {"fit__C": np.logspace(-4, 1, 6)}
+        choose, folding = "neg_log_loss", StratifiedKFold
+
+    def metric(pipeline: Pipeline, features: np.ndarray, labels: np.ndarray) -> float:
+        return score(task, pipeline.predict(features), labels)[task.metric]
+
+    return GridSearchCV(
+        Pipeline(steps),
+        grid,
+        scoring={"choose": choose, "metric": metric},
+        refit="choose",
+        cv=folding(folds, shuffle=True, random_state=seed),
+    )
+
+
+@torch.no_grad()
+def _write(layer: nn.Linear, fitted: Pipeline, task: Task) -> None:
+    """Fold a fitted pipeline into the layer: w (x - mean) / scale + b = (w / scale) x + ..."""
+    scale, fit = fitted.named_steps["scale"], fitted.named_steps["fit"]
+    weight = np.atleast_2d(fit.coef_) / scale.scale_
+    bias = np.atleast_1d(fit.intercept_)
+    if layer.bias is not None:
+        bias = bias - weight @ scale.mean_
+    if task.num_labels == 2:
+        weight, bias = (np.concatenate([-x / 2, x / 2]) for x in (weight, bias))
+    layer.weight.copy_(torch.from_numpy(weight))
+    if layer.bias is not None:
+        layer.bias.copy_(torch.from_numpy(bias))

@@ -1,0 +1,46 @@
+"""What a model predicts on examples of a task, and how it scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ntk_propulsion.models.loaded import LoadedModel
+from ntk_propulsion.models.tokens import batches
+from ntk_propulsion.tasks import Example, Task, score
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model predicts and how it scores.
+
+    Attributes:
+        metrics: Scores by name.
+        predictions: (N,) class indices, or targets.
+        logits: (N, O), on the CPU.
+    """
+
+    metrics: dict[str, float]
+    predictions: list[int] | list[float]
+    logits: Tensor
+
+
+@torch.no_grad()
+def evaluate(
+    loaded: LoadedModel, task: Task, examples: Sequence[Example], *, batch_size: int = 32
+) -> Evaluation:
+    """Predict examples in evaluation mode, batched by length, and score the predictions."""
+    logits = torch.empty(len(examples), task.num_labels, dtype=loaded.model.dtype)
+    training = loaded.model.training
+    loaded.model.eval()
+    try:
+        for chosen, batch in batches(loaded, examples, batch_size):
+            logits[chosen] = loaded.model(**batch).logits.cpu()
+    finally:
+        loaded.model.train(training)
+    chosen_labels = logits.argmax(-1) if task.kind == "classification" else logits[:, 0]
+    predictions = chosen_labels.tolist()
+    return Evaluation(score(task, predictions, [e.label for e in examples]), predictions, logits)

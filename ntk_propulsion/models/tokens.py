@@ -1,0 +1,166 @@
+"""Texts as batches of tokens: cut to what the model's positions hold, padded on the right."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor, nn
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.runs.quiet import quiet
+from ntk_propulsion.tasks import Example
+
+if TYPE_CHECKING:
+    from ntk_propulsion.models.loaded import LoadedModel
+
+
+class Tokens(NamedTuple):
+    """Examples as token numbers, not padded yet.
+
+    Attributes:
+        rows: Per example, what the model's forward takes: ``{"input_ids": [...], ...}``.
+        truncated: How many examples were cut to the longest length.
+        limit: The longest length, None if nothing limits it.
+    """
+
+    rows: list[dict[str, list[int]]]
+    truncated: int
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A padded batch.
+
+    Attributes:
+        batch: What the model takes, each (N, T), on the model's device.
+        truncated: How many of the N texts were cut.
+        tokens: Per text, how many tokens are no padding.
+        notes: A sentence if texts were cut.
+    """
+
+    batch: dict[str, Tensor]
+    truncated: int
+    tokens: list[int]
+    notes: list[str] = field(default_factory=list)
+
+
+def tokenize(
+    loaded: LoadedModel, examples: Sequence[Example], *, max_length: int | None = None
+) -> Tokens:
+    """Turn examples into token numbers, cut to what the model's positions hold.
+
+    Of a pair, the longer text is cut first. ``max_length`` can only lower the limit.
+
+    Raises:
+        InputError: If ``max_length`` leaves no room for text, or the tokenizer knows more tokens
+            than the model has embeddings for.
+    """
+    tokenizer = loaded.tokenizer
+    limits = [max_length, _tokenizer_limit(tokenizer), _position_limit(loaded.model)]
+    limit = min((x for x in limits if x is not None), default=None)
+    pair = examples[0].pair is not None
+    special = tokenizer.num_special_tokens_to_add(pair=pair)
+    if limit is not None and limit <= special:
+        raise InputError(f"a longest length of {limit} tokens leaves no room for text: raise it")
+    texts = [[e.text for e in examples]]
+    if pair:
+        texts.append([e.pair or "" for e in examples])
+    encoded = tokenizer(*texts, verbose=False)
+    long = sum(len(ids) > limit for ids in encoded["input_ids"]) if limit is not None else 0
+    if long:
+        encoded = tokenizer(*texts, truncation=True, max_length=limit, verbose=False)
+    taken = inspect.signature(loaded.model.forward).parameters
+    keys = [key for key in encoded if key in taken or "input_ids" not in taken]
+    rows = [{key: encoded[key][i] for key in keys} for i in range(len(examples))]
+    _check_vocabulary(loaded, rows)
+    return Tokens(rows, long, limit)
+
+
+def encode(
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    *,
+    max_length: int | None = None,
+    pad_to: int | None = None,
+) -> Encoding:
+    """Turn examples into one padded batch on the model's device.
+
+    Args:
+        loaded: The model and its tokenizer.
+        examples: N texts or pairs.
+        max_length: Cut texts to so many tokens; the model's positions are a limit in any case.
+        pad_to: Pad to this length T rather than to the longest text; longer texts are cut to it.
+
+    Returns:
+        The batch: for ``bert`` ``input_ids``, ``token_type_ids``, ``attention_mask``, each (N, T).
+    """
+    limits = [x for x in (max_length, pad_to) if x is not None]
+    tokens = tokenize(loaded, examples, max_length=min(limits, default=None))
+    if pad_to is not None and tokens.limit != min(limits):
+        raise InputError(f"cannot pad to {pad_to}: {loaded.name} holds {tokens.limit} positions")
+    batch = pad(loaded, tokens.rows, to=pad_to)
+    notes = []
+    if tokens.truncated:
+        notes.append(f"{tokens.truncated} of {len(examples)} texts cut to {tokens.limit} tokens")
+    return Encoding(batch, tokens.truncated, [len(r["input_ids"]) for r in tokens.rows], notes)
+
+
+def batches(
+    loaded: LoadedModel, examples: Sequence[Example], size: int
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Yield padded batches of texts of like length, each with its examples' positions."""
+    rows = tokenize(loaded, examples).rows
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        yield chosen, pad(loaded, [rows[i] for i in chosen])
+
+
+def pad(
+    loaded: LoadedModel, rows: Sequence[dict[str, list[int]]], *, to: int | None = None
+) -> dict[str, Tensor]:
+    """Pad token rows to the longest, or to a given length, as tensors on the model's device."""
+    with quiet():
+        batch = loaded.tokenizer.pad(
+            list(rows),
+            padding="longest" if to is None else "max_length",
+            max_length=to,
+            return_tensors="pt",
+        )
+    return {key: value.to(loaded.model.device) for key, value in batch.items()}
+
+
+def _tokenizer_limit(tokenizer: Any) -> int | None:
+    """Return the tokenizer's longest length; where none is set it holds a huge number."""
+    length = tokenizer.model_max_length
+    return int(length) if length is not None and length < 10**9 else None
+
+
+def _position_limit(model: Any) -> int | None:
+    """Return how many tokens the model has positions for, None if there is no limit.
+
+    Position embeddings with a padding row (RoBERTa and its kin) count from behind that row.
+    """
+    for key, module in model.named_modules():
+        table = getattr(module, "embedding", module)
+        if key.endswith("position_embeddings") and isinstance(table, nn.Embedding):
+            skipped = 0 if table.padding_idx is None else table.padding_idx + 1
+            return table.num_embeddings - skipped
+    length = getattr(model.config, "max_position_embeddings", None)
+    return length if isinstance(length, int) and length > 0 else None
+
+
+def _check_vocabulary(loaded: LoadedModel, rows: Sequence[dict[str, list[int]]]) -> None:
+    table = loaded.model.get_input_embeddings()
+    size = getattr(table, "num_embeddings", math.inf)
+    largest = max((max(row["input_ids"], default=0) for row in rows), default=0)
+    if largest >= size:
+        raise InputError(
+            f"{loaded.name}'s tokenizer gives token {largest}, but the model embeds {size}: "
+            "tokenizer and model do not belong together"
+        )

@@ -1,0 +1,1 @@
+"""Training: fine-tuning, full-batch descent, methods and their learning rates."""

@@ -1,0 +1,209 @@
+"""Learning rates chosen fairly: every method tries as many, for as many steps, on the same data."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels.tunings.tunings import Propulsion, Sum, Tuning, resolve_tuning
+from ntk_propulsion.models.loaded import LoadedModel
+from ntk_propulsion.models.scoring import evaluate
+from ntk_propulsion.tasks import Example, Task, draw
+from ntk_propulsion.training.finetuning import TrainingDiverged, finetune
+from ntk_propulsion.training.methods import Method, apply_method
+
+CENTRES = {
+    "full": 5e-5,
+    "propulsion": 1.5e-2,  # divided by the degree: Adam moves gains z**k by k lr a step
+    "lora": 1e-3,
+    "adalora": 5e-3,
+    "ia3": 5e-3,
+    "bitfit": 1e-3,
+    "layernorm": 1e-3,
+    "head": 1e-3,
+}
+"""Peak learning rates of AdamW in the middle of what is swept, by tuning. Ours, by experience."""
+
+STEP = 10**0.5
+MOST, FEWEST, SHARE = 100, 8, 0.2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A short training at one learning rate.
+
+    Attributes:
+        learning_rate: The peak.
+        loss: Mean over the validation examples after it; None if it diverged.
+        metric: The task's metric on them; None if it diverged.
+    """
+
+    learning_rate: float
+    loss: float | None
+    metric: float | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a method's sweep found.
+
+    Attributes:
+        method: Its name.
+        trials: In the order of their learning rates.
+        steps: Of each.
+        examples: Validation examples, none of which was trained on.
+    """
+
+    method: str
+    trials: tuple[Trial, ...]
+    steps: int
+    examples: int
+
+    @property
+    def chosen(self) -> float:
+        """The learning rate of the least validation loss; of equals the smaller one.
+
+        Raises:
+            InputError: All diverged.
+        """
+        finished = [t for t in self.trials if t.loss is not None]
+        if not finished:
+            tried = ", ".join(f"{t.learning_rate:g}" for t in self.trials)
+            raise InputError(f"{self.method} diverged at every learning rate swept ({tried})")
+        return min(finished, key=lambda t: (t.loss, t.learning_rate)).learning_rate
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the choice is the least or the largest that was tried: a better one may lie on.
+
+        A sweep of one rate chooses nothing, and has no edge.
+        """
+        rates = [t.learning_rate for t in self.trials]
+        return len(rates) > 1 and self.chosen in (min(rates), max(rates))
+
+
+def candidate_rates(method: str | Tuning, count: int = 3) -> list[float]:
+    """Return learning rates to sweep, half decades apart about what suits the method as a rule.
+
+    Args:
+        method: A tuning or its name; of a sum the most delicate part decides.
+        count: How many; 1 is the middle itself.
+
+    Raises:
+        InputError: None are known for the method, or the count is below 1.
+    """
+    if count < 1:
+        raise InputError(f"a sweep of {count} learning rates: take 1 or more")
+    middle = _centre(resolve_tuning(method))
+    return [float(f"{middle * STEP ** (i - (count - 1) / 2):.2g}") for i in range(count)]
+
+
+def _centre(tuning: Tuning) -> float:
+    if isinstance(tuning, Sum):
+        return min(map(_centre, tuning.tunings))
+    if tuning.name not in CENTRES:
+        raise InputError(f"no learning rates are known for {tuning.name!r}: give them")
+    degree = tuning.degree if isinstance(tuning, Propulsion) else 1
+    return CENTRES[tuning.name] / abs(degree)
+
+
+def hold_out(task: Task, *, seed: int = 0, most: int = MOST) -> tuple[Task, list[Example]]:
+    """Set aside training examples to choose learning rates by, a fifth of all at most.
+
+    Args:
+        task: The task.
+        seed: Of the draw.
+        most: How many at most.
+
+    Returns:
+        The task without them, and them.
+
+    Raises:
+        InputError: Fewer than 8 could be set aside.
+    """
+    count = min(most, int(SHARE * len(task.train)))
+    if count < FEWEST:
+        raise InputError(
+            f"task {task.name!r} has {len(task.train)} training examples, too few to set some "
+            f"aside for choosing learning rates ({math.ceil(FEWEST / SHARE)} are needed): give the "
+            "learning rates, or sweep 1 only"
+        )
+    held = draw(task, count, split="train", seed=seed, balanced=False)
+    indices = {e.index for e in held}
+    return replace(task, train=tuple(e for e in task.train if e.index not in indices)), held
+
+
+def sweep_learning_rates(
+    loaded: LoadedModel,
+    task: Task,
+    train_examples: Sequence[Example],
+    validation: Sequence[Example],
+    method: Method,
+    rates: Sequence[float],
+    *,
+    steps: int,
+    batch_size: int = 16,
+    seed: int = 0,
+    on_trial: Callable[[int], None] | None = None,
+) -> Sweep:
+    """Train a copy of the model at each learning rate and compare the validation losses.
+
+    Every trial has the same examples in the same order and a whole schedule of its own.
+
+    Args:
+        loaded: The model at theta_0; it is left as it is.
+        task: Settles the loss.
+        train_examples: What to train on.
+        validation: What to choose by.
+        method: What trains, as `trajectories.methods.apply_method` takes it.
+        rates: Peak learning rates.
+        steps: Of each trial.
+        batch_size: Examples a step.
+        seed: Of order, dropout and adapters.
+        on_trial: Is told how many trials are done.
+
+    Raises:
+        InputError: Bad input of the training or the method, or no rates.
+    """
+    if not rates:
+        raise InputError("there are no learning rates to sweep")
+    trials, name = [], ""
+    for done, rate in enumerate(sorted(rates), start=1):
+        tuned = replace(loaded, model=copy.deepcopy(loaded.model))
+        name = apply_method(tuned.model, method, steps=steps, seed=seed)
+        try:
+            finetune(
+                tuned,
+                task,
+                train_examples,
+                steps=steps,
+                learning_rate=rate,
+                batch_size=batch_size,
+                seed=seed,
+            )
+            found = evaluate(tuned, task, validation)
+            loss = _loss(task, found.logits, validation)
+        except TrainingDiverged:
+            loss = math.nan
+        trials.append(
+            Trial(rate, loss, found.metrics[task.metric])
+            if math.isfinite(loss)
+            else Trial(rate, None, None)
+        )
+        if on_trial is not None:
+            on_trial(done)
+    return Sweep(name, tuple(trials), steps, len(validation))
+
+
+def _loss(task: Task, logits: Tensor, examples: Sequence[Example]) -> float:
+    """Return the training's own loss, mean over examples."""
+    labels = torch.tensor([e.label for e in examples])
+    if task.kind == "regression":
+        return float((logits[:, 0].double() - labels).square().mean())
+    return float(torch.nn.functional.cross_entropy(logits.double(), labels.long()))

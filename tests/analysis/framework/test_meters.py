@@ -1,0 +1,167 @@
+"""Meters against work of known cost, and against counters whose numbers are made up."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from analysis.cost.study import PRELOADED  # all processes of a run of tests come from one server
+from analysis.framework import meters
+from analysis.framework.meters import (
+    Counter,
+    EnergyMeter,
+    NoCounterError,
+    ProcessMemory,
+    apart,
+    energy_counters,
+)
+
+MB = 1_000_000
+
+
+def filled(size: int) -> bytearray:
+    return bytearray(b"x") * size
+
+
+def rise_of(before: int, inside: int) -> tuple[int, int]:
+    """Take and give back ``before`` bytes, then take ``inside``; return the rise and the pid."""
+    filled(before)
+    meter = ProcessMemory()
+    filled(inside)
+    return meter.rise(), os.getpid()
+
+
+def refuse() -> None:
+    raise ValueError("refused")
+
+
+def test_memory_that_was_given_back_counts_at_its_peak() -> None:
+    rise, _ = apart(PRELOADED, rise_of, 0, 150 * MB)
+    assert 148 * MB < rise < 160 * MB
+
+
+@pytest.mark.skipif(not meters._FORGET.exists(), reason="the peak can be set back on Linux only")
+def test_a_peak_before_the_meter_does_not_count() -> None:
+    rise, _ = apart(PRELOADED, rise_of, 300 * MB, 50 * MB)
+    assert 48 * MB < rise < 60 * MB
+
+
+def test_work_apart_is_in_a_process_of_its_own_whose_errors_come_back() -> None:
+    pids = {apart(PRELOADED, rise_of, 0, 0)[1] for _ in range(2)}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+    with pytest.raises(ValueError, match="refused"):
+        apart(PRELOADED, refuse)
+
+
+def zone(folder: Path, name: str, joules: float, wraps: float = 1000.0) -> Path:
+    folder.mkdir()
+    (folder / "name").write_text(f"{name}\n")
+    (folder / "energy_uj").write_text(f"{round(joules * 1e6)}\n")
+    (folder / "max_energy_range_uj").write_text(f"{round(wraps * 1e6)}\n")
+    return folder
+
+
+@pytest.fixture
+def powercap(tmp_path: Path) -> Path:
+    zone(tmp_path / "intel-rapl:0", "package-0", 100)
+    zone(tmp_path / "intel-rapl:0:0", "core", 50)
+    zone(tmp_path / "intel-rapl:0:1", "dram", 7)
+    zone(tmp_path / "intel-rapl:1", "package-1", 900)
+    zone(tmp_path / "intel-rapl:2", "psys", 2000)
+    return tmp_path
+
+
+def test_packages_and_their_memory_count_once_each(powercap: Path) -> None:
+    counters = energy_counters("cpu", powercap)
+    assert [counter.name for counter in counters] == ["package-0", "dram", "package-1"]
+    assert [counter.read() for counter in counters] == [100, 7, 900]
+
+
+def test_joules_add_over_counters_even_where_one_starts_again(powercap: Path) -> None:
+    meter = EnergyMeter(energy_counters("cpu", powercap))
+    assert meter.joules() == 0
+    for name, joules in (("intel-rapl:0", 130), ("intel-rapl:0:1", 8.5), ("intel-rapl:1", 20)):
+        (powercap / name / "energy_uj").write_text(str(round(joules * 1e6)))
+    assert meter.joules() == pytest.approx(30 + 1.5 + 120)
+
+
+def test_no_counter_and_one_that_may_not_be_read_are_told_apart(
+    powercap: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(NoCounterError, match="shows no counter under"):
+        energy_counters("cpu", tmp_path / "nowhere")
+    (powercap / "intel-rapl:1" / "energy_uj").unlink()
+    with pytest.raises(NoCounterError, match="may not be read: No such file"):
+        energy_counters("cpu", powercap)
+    with pytest.raises(NoCounterError, match="meta devices have no counter"):
+        energy_counters("meta", powercap)
+
+
+class FakeError(Exception):
+    pass
+
+
+def fake_nvml(millijoules: list[int], known: str) -> types.ModuleType:
+    module = types.ModuleType("pynvml")
+
+    def handle(uuid: str) -> str:
+        if uuid != known:
+            raise FakeError(f"{uuid} not found")
+        return uuid
+
+    module.NVMLError = FakeError
+    module.nvmlInit = lambda: None
+    module.nvmlDeviceGetHandleByUUID = handle
+    module.nvmlDeviceGetTotalEnergyConsumption = lambda handle: millijoules.pop(0)
+    return module
+
+
+@pytest.fixture
+def board(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = types.SimpleNamespace(name="Some GPU", uuid="12-34")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+
+
+def test_a_board_is_found_by_its_own_name_and_counts_joules(
+    board: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([0, 5000, 12500], "GPU-12-34"))
+    (counter,) = energy_counters("cuda:0")
+    assert counter.name == "Some GPU"
+    assert EnergyMeter([counter]).joules() == 7.5
+
+
+def test_a_board_without_counter_or_library_says_why(
+    board: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([0], "GPU-56"))
+    with pytest.raises(NoCounterError, match="no energy of Some GPU: GPU-12-34 not found"):
+        energy_counters("cuda")
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # as if it were not installed
+    with pytest.raises(NoCounterError, match=r"pip install 'ntk_propulsion\[energy\]'"):
+        energy_counters("cuda")
+
+
+def test_a_counter_that_never_starts_again_has_no_turn_to_lose() -> None:
+    readings = iter([3.0, 10.0])
+    assert EnergyMeter([Counter("one", lambda: next(readings))]).joules() == 7
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_work_on_a_real_board_costs_energy() -> None:
+    try:
+        meter = EnergyMeter(energy_counters("cuda"))
+    except NoCounterError as reason:
+        pytest.skip(str(reason))
+    x = torch.ones(8192, 8192, device="cuda")
+    for _ in range(50):
+        x = (x @ x) / 8192
+    torch.cuda.synchronize()
+    assert meter.joules() > 1

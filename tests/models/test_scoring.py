@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from ntk_propulsion.models.loading import load_model
+from ntk_propulsion.models.scoring import evaluate
+from ntk_propulsion.models.tokens import encode
+from ntk_propulsion.tasks import score
+from tests.tiny_folders import make_task, save_model
+
+
+@pytest.mark.parametrize("classes", [3, 0])
+def test_predictions_stand_in_the_examples_order_whatever_the_batch_size(tmp_path, classes):
+    task = make_task(classes=classes, pairs=True)
+    loaded = load_model(str(save_model(tmp_path)), task, dtype=torch.float64)
+    loaded.model.train()
+    result = evaluate(loaded, task, task.train, batch_size=7)
+    assert loaded.model.training
+    loaded.model.eval()
+    with torch.no_grad():
+        logits = loaded.model(**encode(loaded, task.train).batch).logits
+    torch.testing.assert_close(result.logits, logits)
+    expected = logits.argmax(-1).tolist() if classes else logits[:, 0].tolist()
+    assert result.predictions == pytest.approx(expected)
+    labels = [e.label for e in task.train]
+    assert result.metrics == score(task, result.predictions, labels)
+    assert not result.logits.requires_grad

@@ -1,0 +1,106 @@
+import pytest
+import torch
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.loading import load_model
+from ntk_propulsion.models.tokens import batches, encode, tokenize
+from ntk_propulsion.tasks import Example
+from tests.tiny_folders import VOCABULARY, WORDS, make_task, save_model
+
+TASK, PAIRS = make_task(), make_task(pairs=True)
+
+
+def text(words: int, pair: int | None = None) -> Example:
+    def many(n):
+        return " ".join([WORDS[0]] * n)
+
+    return Example(0, many(words), None if pair is None else many(pair), 0)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    kinds = ("bert", "distilbert", "roberta", "gpt2")
+    folder = tmp_path_factory.mktemp("models")
+    return {k: load_model(str(save_model(folder / k, k)), TASK) for k in kinds}
+
+
+def test_padding_is_on_the_right_and_masked(models):
+    encoding = encode(models["bert"], [text(2), text(5)])
+    assert encoding.tokens == [4, 7]
+    word, pad = VOCABULARY.index(WORDS[0]), 1
+    assert encoding.batch["input_ids"][0].tolist() == [0, word, word, 2, pad, pad, pad]
+    assert encoding.batch["attention_mask"].sum(1).tolist() == [4, 7]
+    assert (encoding.truncated, encoding.notes) == (0, [])
+
+
+def test_padding_does_not_change_the_logits(models):
+    for kind, loaded in models.items():
+        with torch.no_grad():
+            alone = loaded.model(**encode(loaded, [text(3)]).batch).logits
+            padded = loaded.model(**encode(loaded, [text(3)], pad_to=12).batch).logits
+        torch.testing.assert_close(alone, padded, msg=lambda m, kind=kind: f"{kind}: {m}")
+
+
+def test_batch_holds_only_what_the_forward_takes(models):
+    assert "token_type_ids" in encode(models["bert"], [text(2)]).batch
+    assert "token_type_ids" in models["distilbert"].tokenizer("good")
+    assert "token_type_ids" not in encode(models["distilbert"], [text(2)]).batch
+
+
+def test_segments_of_a_pair_are_told_apart(models):
+    batch = encode(models["bert"], [text(2, 3)]).batch
+    assert batch["token_type_ids"][0].tolist() == [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "positions"), [("bert", 24), ("distilbert", 24), ("roberta", 22), ("gpt2", 24)]
+)
+def test_long_texts_are_cut_to_the_positions_and_counted(models, kind, positions):
+    loaded = models[kind]
+    encoding = encode(loaded, [text(200), text(3), text(positions)])
+    assert encoding.batch["input_ids"].shape[1] == positions
+    assert encoding.truncated == (1 if kind == "gpt2" else 2)
+    assert encoding.notes == [f"{encoding.truncated} of 3 texts cut to {positions} tokens"]
+    with torch.no_grad():
+        assert loaded.model(**encoding.batch).logits.isfinite().all()
+
+
+def test_longest_length_and_padding_length_are_kept(models):
+    loaded = models["bert"]
+    assert encode(loaded, [text(9), text(2)], max_length=6).batch["input_ids"].shape == (2, 6)
+    encoding = encode(loaded, [text(9), text(2)], pad_to=8)
+    assert encoding.batch["input_ids"].shape == (2, 8)
+    assert (encoding.tokens, encoding.truncated) == ([8, 4], 1)
+    assert encode(loaded, [text(2)], max_length=99).batch["input_ids"].shape == (1, 4)
+
+
+def test_pair_is_cut_from_its_longer_text_first(models):
+    encoding = encode(models["bert"], [text(40, 3)])
+    assert encoding.truncated == 1
+    ends = (encoding.batch["input_ids"][0] == 2).nonzero().flatten().tolist()
+    assert ends[1] - ends[0] - 1 == 3
+
+
+def test_lengths_that_cannot_be_kept_are_refused(models):
+    with pytest.raises(InputError, match="longest length of 2 tokens leaves no room"):
+        encode(models["bert"], [text(4)], max_length=2)
+    with pytest.raises(InputError, match=r"cannot pad to 30: .* holds 24 positions"):
+        encode(models["bert"], [text(4)], pad_to=30)
+
+
+def test_tokenizer_of_another_model_is_refused(tmp_path):
+    loaded = load_model(str(save_model(tmp_path, vocab_size=5)), TASK)
+    with pytest.raises(InputError, match="model embeds 5: tokenizer and model do not belong"):
+        tokenize(loaded, TASK.train)
+
+
+def test_batches_hold_every_example_once_at_like_lengths(models):
+    seen = []
+    lengths = []
+    for rows, batch in batches(models["bert"], TASK.train, 7):
+        seen += rows
+        lengths.append(batch["input_ids"].shape[1])
+        whole = encode(models["bert"], [TASK.train[i] for i in rows]).batch
+        assert torch.equal(batch["input_ids"], whole["input_ids"])
+    assert sorted(seen) == list(range(len(TASK.train)))
+    assert lengths == sorted(lengths)
