@@ -10,7 +10,7 @@ ARGS ?=
 $(VENV)/.installed: pyproject.toml constraints.txt requirements-demo.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt torch
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev,peft]'
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev,peft,studies]'
 	$(RUN) -m pip install --quiet --no-deps --requirement requirements-demo.txt
 	touch $@
 

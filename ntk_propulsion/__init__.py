@@ -25,7 +25,7 @@ __all__ = [
     "record_trajectory",
     "save_kernels",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where the names come from: imported when first asked for, so that `--help` needs no torch.
 _HOMES = {
