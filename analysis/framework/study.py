@@ -39,11 +39,11 @@ from ntk_propulsion.commands.command_line import (
 )
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import style
-from ntk_propulsion.report.writer import strict_json
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.runs.folder import Run
 from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.runs.records import to_json
 
 Row = dict[str, Any]
 S = TypeVar("S", bound=Settings)
@@ -178,7 +178,7 @@ class Study(Generic[S]):
         for name, figure in self.draw(rows, settings).items():
             for kind in ("png", "svg"):
                 files[folder / f"{name}.{kind}"] = style.render(figure, kind)
-        files[folder / FINAL] = strict_json(outcome).encode()  # last: now it is complete
+        files[folder / FINAL] = to_json(outcome).encode()  # last: now it is complete
         for path, data in files.items():
             write_atomically(path, data)
         return outcome
