@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,8 +56,10 @@ def schema(form: type) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    if isinstance(value, Path):
+    if isinstance(value, Path | str):  # a subclass of str, such as torch's version
         return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
     raise TypeError(f"no JSON for a {type(value).__name__}")
 
 

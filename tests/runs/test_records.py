@@ -2,6 +2,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -34,6 +35,10 @@ class Tree:
     leaves: tuple[Leaf, ...] = ()
     heights: tuple[tuple[int, float], ...] = ()
     by_name: dict[str, Leaf] = field(default_factory=dict)
+
+
+class Version(str):
+    """As torch has one."""
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -85,6 +90,8 @@ def test_numpy_and_paths_become_plain():
         "d": (1, np.bool_(True)),
         "e": {"f": np.int64(3), "g": np.str_("é")},
         "h": Path("x/y"),
+        "i": MappingProxyType({"j": 1}),
+        "k": Version("2.0"),
         2: None,
     }
     assert json.loads(to_json(value)) == {
@@ -94,6 +101,8 @@ def test_numpy_and_paths_become_plain():
         "d": [1, True],
         "e": {"f": 3, "g": "é"},
         "h": "x/y",
+        "i": {"j": 1},
+        "k": "2.0",
         "2": None,
     }
 
