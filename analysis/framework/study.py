@@ -1,6 +1,6 @@
 """What every study is: settings, cells of work that can be resumed, and three kinds of result.
 
-A study writes ``table.csv`` (tidy: one measurement a row), its figures (PNG and SVG) and, last,
+A study writes ``table.csv`` (tidy: one measurement a row), its figures and, last,
 ``verdict.json``: verdicts by the rules of `analysis.framework.rules`, checks of what must hold
 exactly, the settings and the command that made them. Rows that hold an ``array`` (a kernel for a
 heat map, of a ``name``) go to ``arrays.npz`` instead of the table.
@@ -39,16 +39,16 @@ from ntk_propulsion.commands.command_line import (
 )
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import style
-from ntk_propulsion.report.writer import strict_json
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.runs.folder import Run
 from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.runs.records import to_json
 
 Row = dict[str, Any]
 S = TypeVar("S", bound=Settings)
 FINAL, TABLE, ARRAYS = "verdict.json", "table.csv", "arrays.npz"
-OWN = (FINAL, TABLE, ARRAYS, "steps/*.json", "*.png", "*.svg")
+OWN = (FINAL, TABLE, ARRAYS, "steps/*.json", "*.png")
 FAILED_CHECK = 1
 DATA = "GLUE"
 
@@ -176,9 +176,8 @@ class Study(Generic[S]):
             np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
             files[folder / ARRAYS] = content.getvalue()
         for name, figure in self.draw(rows, settings).items():
-            for kind in ("png", "svg"):
-                files[folder / f"{name}.{kind}"] = style.render(figure, kind)
-        files[folder / FINAL] = strict_json(outcome).encode()  # last: now it is complete
+            files[folder / f"{name}.png"] = style.render(figure)
+        files[folder / FINAL] = to_json(outcome).encode()  # last: now it is complete
         for path, data in files.items():
             write_atomically(path, data)
         return outcome

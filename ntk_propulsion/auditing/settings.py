@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.experiment.settings import check_kernels
-from ntk_propulsion.propulsion.layers import check_degree
+
+
+def _option(meaning: str, default: Any) -> Any:
+    """Return a field of the settings: its default, and what ``--help`` says of it."""
+    return field(default=default, metadata={"help": meaning})
 
 
 @dataclass(frozen=True)
@@ -32,22 +36,30 @@ class AuditSettings:
         trust_remote_code: Whether code of the base may run, when kernels need it as a model.
     """
 
-    base: str
-    tuned: tuple[str, ...]
-    degree: int | None = None
-    spectra: bool = True
-    task: str | None = None
-    data: str | None = None
-    examples: int = 32
-    outputs: str = "logits"
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
-    memory: str = "2.5GiB"
-    text_column: str = "text"
-    pair_column: str | None = None
-    label_column: str = "label"
-    trust_remote_code: bool = False
+    base: str = field(metadata={"help": "minilm, a Hugging Face folder, a file, or a hub id."})
+    tuned: tuple[str, ...] = field(
+        metadata={
+            "help": "A checkpoint: folder, file, adapter or hub id. Several times to compare."
+        }
+    )
+    degree: int | None = _option(
+        "Propulsion's k: gains are z**k. For checkpoints that do not record it.", None
+    )
+    spectra: bool = _option("Ranks and closest LoRAs.", True)
+    task: str | None = _option(
+        "A task's name, a .csv/.tsv/.jsonl file, or hub:NAME. Without it, no kernels.", None
+    )
+    data: str | None = _option("Folder of GLUE tasks in their original TSV layout.", None)
+    examples: int = _option("N, examples of each kernel.", 32)
+    outputs: str = _option("Kernels of logits, margin or sum.", "logits")
+    seed: int = _option("Fixes everything.", 0)
+    device: str = _option("cpu, cuda, cuda:1 ...", "cpu")
+    dtype: str = _option("float32 or float64, for the kernels.", "float32")
+    memory: str = _option("For the kernels, beside the model.", "2.5GiB")
+    text_column: str = _option("Of a file or hub data set.", "text")
+    pair_column: str | None = _option("Of a file or hub data set.", None)
+    label_column: str = _option("Of a file or hub data set.", "label")
+    trust_remote_code: bool = _option("Let code of the checkpoint run.", False)
 
     def check(self) -> None:
         """Refuse values that make no sense, before anything is read.
@@ -55,6 +67,10 @@ class AuditSettings:
         Raises:
             InputError: One does.
         """
+        # here, so that `--help` needs no torch
+        from ntk_propulsion.experiment.settings import check_kernels
+        from ntk_propulsion.propulsion.layers import check_degree
+
         if not self.tuned:
             raise InputError("nothing to audit: give --tuned a checkpoint")
         if self.degree is not None:

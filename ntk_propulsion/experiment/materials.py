@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from torch import nn
 
@@ -19,7 +19,7 @@ from ntk_propulsion.kernels.tunings.tunings import (
     Tuning,
     resolve_tuning,
 )
-from ntk_propulsion.models.loaded import LoadedModel
+from ntk_propulsion.models.loaded import Head, LoadedModel
 from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.models.probe import probe_folds
 from ntk_propulsion.models.roles import select
@@ -89,7 +89,7 @@ def prepare(settings: Settings) -> Materials:
         seed=settings.seed,
         device=settings.device,
         trust_remote_code=settings.trust_remote_code,
-        head=settings.head,
+        head=cast(Head, settings.head),  # `check` knows it
     )
     encoding = encode(loaded, drawn)
     notes = [*loaded.notes, *encoding.notes]

@@ -1,4 +1,4 @@
-"""What the results of an experiment depend on."""
+"""What the results of an experiment depend on. Needs no torch: ``--help`` shows it at once."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
-import torch
-
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.kernels.plan import parse_memory
-from ntk_propulsion.kernels.tunings.tunings import resolve_tuning
-from ntk_propulsion.models.loaded import Head
-from ntk_propulsion.propulsion.layers import check_degree
+from ntk_propulsion.runs.options import option
 
 DTYPES = ("float32", "float64")
 OUTPUTS = ("logits", "margin", "sum")
-NONE = ("none",)
+NONE, ALL = ("none",), ("all",)
 # At least so much: (setting, least value, why).
 _LEAST = (
     ("steps", 0, "give 0 (no fine-tuning) or more"),
@@ -32,71 +27,56 @@ _LEAST = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What the results of an experiment depend on.
+    """What the results of an experiment depend on; each field says what it means.
 
-    Attributes:
-        model: ``"minilm"``, a folder or a hub id.
-        task: A task's name or file.
-        data: The GLUE folder, if the task is read from one.
-        examples: N, drawn from the test split.
-        degree: Propulsion's k.
-        positions: Which layers it scales.
-        tunings: Kernels beside full fine-tuning's; empty for the default set, of which those that
-            the model has nothing for are left out.
-        head: Where the classifier comes from.
-        steps: Of each fine-tuning; 0 for none.
-        batch_size: Of each step.
-        learning_rate: Of full fine-tuning; None chooses it by a sweep.
-        propulsion_learning_rate: Of Propulsion; None chooses it by a sweep. Adam with degree k
-            moves gains k times as fast.
-        sweep: How many learning rates each method tries, where none is given; 1 takes the middle.
-        sweep_steps: Of each trial, at most `steps`.
-        trajectories: Methods whose kernels are recorded along training; empty for the default set,
-            of which those that the model has nothing for are left out, ``"none"`` for none.
-        trajectory_points: At how many steps after theta_0.
-        trajectory_examples: The first of the N examples, at most so many.
-        probe_examples: Training examples that the probe is fitted on, at most.
-        test_examples: Test examples that the task's metric is measured on, at most.
-        outputs: What the kernels are of: logits, margin or sum.
-        seed: Fixes the draws, new weights, the training and the intervals.
-        device: Where it runs.
-        dtype: ``"float32"`` or ``"float64"`` for the kernels.
-        memory: What the kernels' computation may hold beside the model. Fixed, not a share of what
-            is free: another plan would round otherwise.
-        text_column: Of a file.
-        pair_column: Of a file.
-        label_column: Of a file.
-        trust_remote_code: Whether code of the checkpoint may run.
+    Two need more words. A ``memory`` that is fixed, not a share of what is free, keeps one plan,
+    and so one rounding. ``propulsion_learning_rate`` is of Adam, which moves the gains z**k k
+    times as fast as z.
     """
 
-    model: str = "minilm"
-    task: str = "rotten-tomatoes"
-    data: str | None = None
-    examples: int = 64
-    degree: int = 15
-    positions: tuple[str, ...] = ("all",)
-    tunings: tuple[str, ...] = ()
-    head: Head = "probe"
-    steps: int = 60
-    batch_size: int = 16
-    learning_rate: float | None = None
-    propulsion_learning_rate: float | None = None
-    sweep: int = 3
-    sweep_steps: int = 12
-    trajectories: tuple[str, ...] = ()
-    trajectory_points: int = 3
-    trajectory_examples: int = 6
-    probe_examples: int = 1000
-    test_examples: int = 400
-    outputs: str = "logits"
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
-    memory: str = "2.5GiB"
-    text_column: str = "text"
-    pair_column: str | None = None
-    label_column: str = "label"
-    trust_remote_code: bool = False
+    model: str = option("minilm", "minilm, a Hugging Face folder, or a hub id.")
+    task: str = option("rotten-tomatoes", "A task's name, a .csv/.tsv/.jsonl file, or hub:NAME.")
+    data: str | None = option(None, "Folder of GLUE tasks in their original TSV layout.")
+    examples: int = option(64, "N, examples of each kernel, drawn from the test split.")
+    degree: int = option(15, "Propulsion's k: gains are z**k.")
+    positions: tuple[str, ...] = option(
+        ("all",),
+        "What Propulsion scales: all, encoder, embedding, query, key, value, attention_output, "
+        "mlp, head, or module patterns.",
+    )
+    tunings: tuple[str, ...] = option(
+        (),
+        "Kernels beside full and propulsion, e.g. lora bitfit random_subset.",
+        unset="all that the model has parameters for",
+    )
+    head: str = option("probe", "Where the classifier comes from: probe, random or checkpoint.")
+    steps: int = option(60, "Steps of each fine-tuning; 0 for none.")
+    batch_size: int = option(16, "Examples a step.")
+    learning_rate: float | None = option(None, "Of full fine-tuning.", unset="chosen by the sweep")
+    propulsion_learning_rate: float | None = option(
+        None, "Of Propulsion.", unset="chosen by the sweep"
+    )
+    sweep: int = option(3, "Learning rates tried per method; 1: none.")
+    sweep_steps: int = option(12, "Steps of each trial, at most.")
+    trajectories: tuple[str, ...] = option(
+        (),
+        "Methods whose kernels are recorded along training, or none.",
+        unset="all of full, propulsion, lora, adalora, ia3, bitfit, layernorm that the model has "
+        "something for",
+    )
+    trajectory_points: int = option(3, "Recorded steps after the first.")
+    trajectory_examples: int = option(6, "Of the N, those whose kernels are recorded.")
+    probe_examples: int = option(1000, "Training examples to fit the head on, at most.")
+    test_examples: int = option(400, "Test examples for the task's metric, at most.")
+    outputs: str = option("logits", "Kernels of logits, margin or sum.")
+    seed: int = option(0, "Fixes everything: draws, new weights, training, intervals.")
+    device: str = option("cpu", "cpu, cuda, cuda:1 ...")
+    dtype: str = option("float32", "float32 or float64, for the kernels.")
+    memory: str = option("2.5GiB", "For the kernels, beside the model.")
+    text_column: str = option("text", "Of a file or hub data set.")
+    pair_column: str | None = option(None, "Of a file or hub data set.")
+    label_column: str = option("label", "Of a file or hub data set.")
+    trust_remote_code: bool = option(False, "Let code of the checkpoint run.")
 
     def given_rate(self, method: str) -> float | None:
         """Return the learning rate that was given for a method, None where a sweep chooses it."""
@@ -109,6 +89,10 @@ class Settings:
         Raises:
             InputError: One does.
         """
+        from ntk_propulsion.kernels.tunings.tunings import resolve_tuning
+        from ntk_propulsion.models.loaded import Head
+        from ntk_propulsion.propulsion.layers import check_degree
+
         check_degree(self.degree)
         for tuning in self.tunings:
             resolve_tuning(tuning)
@@ -147,6 +131,10 @@ def check_kernels(*, examples: int, outputs: str, dtype: str, seed: int, memory:
     Raises:
         InputError: A value makes no sense.
     """
+    import torch
+
+    from ntk_propulsion.kernels.plan import parse_memory
+
     if examples < 2:
         raise InputError(f"--examples {examples}: a kernel compares at least 2 examples")
     for setting, value, known in (("outputs", outputs, OUTPUTS), ("dtype", dtype, DTYPES)):

@@ -51,7 +51,7 @@ def test_every_method_is_evaluated_at_every_step_of_every_place(finished):
     assert sorted(found) == sorted(itertools.product((8, 16), (0,), METHODS, (0, 1, 3, 5)))
     assert failed(outcome) == []
     assert [v["id"] for v in outcome["verdicts"]] == ["E2"]
-    assert {path.name for path in folder.glob("*.svg")} == {"figure.svg", "sizes.svg"}
+    assert {path.name for path in folder.glob("*.png")} == {"figure.png", "sizes.png"}
 
 
 def test_a_method_trains_at_the_rate_of_its_least_validation_loss(finished):

@@ -73,7 +73,7 @@ def test_every_method_is_counted_timed_weighed_and_raced(finished: tuple[Path, d
     points = {(row["method"], float(row["steps"])) for row in table(folder, "race")}
     assert points == {(name, steps) for name in Settings.methods for steps in (0, 2, 3)}
     assert all(float(row["step_seconds"]) > 0 for row in table(folder, "time"))
-    assert (folder / "figure.svg").stat().st_size > 10_000
+    assert (folder / "figure.png").stat().st_size > 10_000
 
 
 def test_counts_are_those_of_the_tunings(finished: tuple[Path, dict]) -> None:

@@ -164,7 +164,7 @@ def test_a_tiny_study_runs_from_end_to_end(tmp_path):
     found = execute(STUDY, chosen, tmp_path / "a", progress=Progress())
     assert failed(found) == []
     for name in ("figure", "networks", "signs"):
-        assert (tmp_path / "a" / f"{name}.svg").is_file()
+        assert (tmp_path / "a" / f"{name}.png").is_file()
     rows = load_rows(tmp_path / "a")
     of = {
         (r["seed"], r["method"], r["loss"], r["examples"], r["step"])

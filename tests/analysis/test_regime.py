@@ -64,7 +64,7 @@ def test_a_tiny_study_runs_from_end_to_end(tmp_path):
     outcome = execute(STUDY, settings, tmp_path / "a", progress=Progress())
     assert failed(outcome) == []
     assert [v["id"] for v in outcome["verdicts"]] == ["T3", "T4", "A4"]
-    assert (tmp_path / "a" / "figure.svg").is_file()
+    assert (tmp_path / "a" / "figure.png").is_file()
 
 
 def test_a_total_outside_its_examples_is_found():

@@ -166,7 +166,7 @@ def test_a_tiny_study_runs_from_end_to_end(tmp_path):
     found = execute(STUDY, chosen, tmp_path / "a", progress=Progress())
     assert failed(found) == []
     assert [v["id"] for v in found["verdicts"]] == ["E2b"]
-    assert (tmp_path / "a" / "figure.svg").is_file()
+    assert (tmp_path / "a" / "figure.png").is_file()
     rows = load_rows(tmp_path / "a")
     assert {r["rates"] for r in rows if r["kind"] == "steps"} == {"matched", "fixed"}
     by_rate = {(r["seed"], r["method"], r["rates"]): r["learning_rate"] for r in rows if r["level"]}

@@ -60,7 +60,7 @@ def test_a_tiny_study_runs_from_end_to_end(finished: tuple[Path, dict]) -> None:
     assert len(table(folder, "pair")) == 6
     assert {row["of"] for row in table(folder, "pairs")} == set(vectors.PAIRS)
     for name in ("figure", "histograms", "likeness"):
-        assert (folder / f"{name}.svg").stat().st_size > 10_000
+        assert (folder / f"{name}.png").stat().st_size > 10_000
 
 
 def test_the_numbers_kept_are_those_that_the_table_describes(finished: tuple[Path, dict]) -> None:

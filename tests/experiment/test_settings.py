@@ -1,0 +1,18 @@
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from ntk_propulsion.experiment.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_setting_says_what_it_means():
+    assert all(field.metadata["help"].endswith(".") for field in fields(Settings))
+
+
+def test_settings_need_no_torch():
+    code = "import sys, ntk_propulsion.experiment.settings; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
