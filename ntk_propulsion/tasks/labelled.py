@@ -79,7 +79,9 @@ def inferred_task(request: Request, tables: Sequence[Table], source: str) -> Tas
     for table in tables:
         _check_columns(table, columns)
     values = [
-        _label_text(row, columns, where) for table in tables for _, row, where in _with_places(table)
+        _label_text(row, columns, where)
+        for table in tables
+        for _, row, where in _with_places(table)
     ]
     kind = request.kind or _infer_kind(values)
     labels = _class_names(values, request.name) if kind == "classification" else ()
