@@ -31,7 +31,7 @@ from analysis.framework.study import Check, Row, Study, Work
 from analysis.theorem import figures as theorem_figures
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment.materials import CONTROLS
-from ntk_propulsion.figures.heatmaps import per_pair
+from ntk_propulsion.figures.pairs import per_pair
 from ntk_propulsion.kernels.tunings.tunings import (
     Full,
     Head,

@@ -98,7 +98,7 @@ def default_of(part: Field[Any]) -> str:
         return part.name.replace("_", "-") if default else ""
     if default is MISSING or default in (None, "", ()):
         return ""
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def build(part: type[T], given: dict[str, Any]) -> T:
@@ -136,9 +136,9 @@ def _meaning(part: Field[Any]) -> str:
     """Return what a field means, with the names that there are."""
     text = meaning_of(part)
     if "{tasks}" in text:
-        from ntk_propulsion.tasks import TASK_NAMES  # by whom they are asked for
+        from ntk_propulsion.tasks import known_tasks  # only where they are named
 
-        text = text.replace("{tasks}", ", ".join(TASK_NAMES))
+        text = text.replace("{tasks}", ", ".join(known_tasks()))
     return text
 
 

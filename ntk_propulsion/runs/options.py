@@ -7,7 +7,7 @@ from typing import Any
 
 MEANINGS = {
     "model": "minilm, a Hugging Face folder, or a hub id.",
-    "task": "{tasks}, a .csv/.tsv/.jsonl file, or hub:NAME.",
+    "task": "{tasks}.",
     "data": "Folder of GLUE tasks in their original TSV layout.",
     "examples": "N, examples of each kernel.",
     "degree": "Propulsion's k: gains are z**k.",
@@ -28,8 +28,8 @@ MEANINGS = {
     "overwrite": "Replace earlier results in --out.",
     "resume": "Finish an interrupted run in --out; show a finished one.",
 }
-"""What settings that several commands have mean, each said once; ``{tasks}`` stands for the names
-of the tasks that there are."""
+"""What settings that several commands have mean, each said once; ``{tasks}`` stands for the
+tasks that there are."""
 
 
 def option(
