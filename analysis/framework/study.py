@@ -259,7 +259,7 @@ def command_of(study: Study[Any]) -> click.Command:
     """Return the command of a study: its settings' options, and those of every run."""
 
     def act(**given: Any) -> int:
-        mode, place, output = (build(part, given) for part in (Mode, Place, Output))
+        mode, place, output = build(Mode, given), build(Place, given), build(Output, given)
         folder = Path(place.out) if place.out else home(mode.quick) / study.name
         if mode.redraw:
             outcome = study.redraw(folder)

@@ -65,7 +65,7 @@ def command(
     def make(action: Callable[..., Any]) -> click.Command:
         @functools.wraps(action)
         def act(**given: Any) -> Any:
-            chosen = {name: build(part, given) for name, part in parts.items()}
+            chosen: dict[str, Any] = {name: build(part, given) for name, part in parts.items()}
             return action(**chosen, **given)
 
         params = [option for part in parts.values() for option in options_of(part, defaults)]
