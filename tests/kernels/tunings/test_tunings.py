@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.kernel import Kernels
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings.tunings import (
+from ntk_propulsion.kernels.tunings import (
     IA3,
     AdaLoRA,
     BitFit,
