@@ -28,9 +28,9 @@ from ntk_propulsion.auditing.verdicts import answer, verdicts
 from ntk_propulsion.auditing.weights import compare_weights
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.report.audit_writer import draw_audit, write_audit
-from ntk_propulsion.report.writer import strict_json
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.runs.records import to_json
 
 SCHEMA = 1
 Results = dict[str, Any]
@@ -182,7 +182,7 @@ def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
             for verdict in each["verdicts"]
         ],
     }
-    return Audit(json.loads(strict_json(report)), vectors, kernels)
+    return Audit(json.loads(to_json(report)), vectors, kernels)
 
 
 def _audit(
