@@ -286,7 +286,7 @@ def test_head_is_what_lies_outside_the_pretrained_base() -> None:
     ) < tolerance("roberta")
     mlp = build("mlp")
     found = compute("mlp", mlp, Head())["head"]
-    assert relative(found.matrix, expected("mlp", mlp, list(mlp[-1].num_parameters()))) < 1e-12
+    assert relative(found.matrix, expected("mlp", mlp, list(mlp[-1].parameters()))) < 1e-12
 
 
 def test_parameters_by_pattern() -> None:
