@@ -30,7 +30,7 @@ from analysis.framework.rules import (
 from analysis.framework.study import Check, Row, Study, Work
 from analysis.theorem import figures as theorem_figures
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.figures.heatmaps import per_pair
+from ntk_propulsion.figures.pairs import per_pair
 from ntk_propulsion.kernels.tunings import (
     Full,
     Head,
