@@ -143,7 +143,7 @@ def test_a_matrix_that_is_not_of_its_outputs_is_refused(kernels: Kernels, tmp_pa
     fields = {
         k: v for k, v in kernels["full"].__dict__.items() if k not in {"matrix", "per_module"}
     }
-    about = json.dumps({"full": {**fields, "outputs": 4}})
+    about = json.dumps({"full": {**fields, "num_outputs": 4}})
     save_file(load_file(path), path, {"format": FORMAT, "kernels": about})
     with pytest.raises(InputError, match=r"cannot read kernels.*4 outputs"):
         load_kernels(path)
