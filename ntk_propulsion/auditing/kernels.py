@@ -7,14 +7,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from ntk_propulsion.auditing.models import Ends, Ground, both_ends
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.subject import Subject
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel, Options
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings.tunings import Full, Propulsion
+from ntk_propulsion.kernels.tunings import Full, Propulsion
 from ntk_propulsion.measurements import rows
 from ntk_propulsion.measurements.regime import RegimeMeasures, kernel_regime, measure_regime
 from ntk_propulsion.models.roles import head_modules, module_roles
@@ -42,18 +41,19 @@ def kernel_results(
     """
     ends = both_ends(subject, ground)
     batch = ground.encoding.batch
-    dtype = torch.float64 if settings.dtype == "float64" else torch.float32
-    how: dict[str, Any] = {"dtype": dtype, "memory": settings.memory, "seed": settings.seed}
+    options = Options.of(settings)
     before, after = ends.wrapped or (ends.base, ends.tuned)
     tuning = Propulsion() if ends.wrapped else Full()
-    regime = measure_regime(before, after, batch, tuning, settings.outputs, **how)
+    regime = measure_regime(before, after, batch, tuning, settings.outputs, options=options)
     other = Full() if ends.wrapped else Propulsion(subject.degree or 1)
     points: dict[str, dict[str, Kernel]] = {}
     for point, model, kernel in (
         ("base", ends.base, regime.before),
         ("tuned", ends.tuned, regime.after),
     ):
-        found = empirical_ntk(model, batch, [other], settings.outputs, per_module=True, **how)
+        found = empirical_ntk(
+            model, batch, [other], settings.outputs, per_module=True, options=options
+        )
         pair = {other.name: found[other.name], tuning.name: kernel}
         points[point] = {name: pair[name] for name in ("full", "propulsion")}
     heads = head_modules(ends.base)

@@ -21,16 +21,17 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment.assembly import Measured, parts_by_point, results_of
 from ntk_propulsion.experiment.materials import BOTH, Materials, Method, prepare, propulsion_of
 from ntk_propulsion.experiment.settings import Settings
-from ntk_propulsion.kernels.kernel import (
+from ntk_propulsion.kernels import (
     Kernel,
     Kernels,
+    Options,
     data_fingerprint,
     load_kernels,
     model_fingerprint,
     save_kernels,
 )
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings.tunings import Full, Tuning
+from ntk_propulsion.kernels.tunings import Full, Tuning
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.probe import fit_probe
 from ntk_propulsion.models.roles import head_parameters
@@ -82,7 +83,7 @@ class _Experiment:
     ) -> None:
         self.settings, self.run, self.progress = settings, run, progress
         self.materials, self.loaded = materials, materials.loaded
-        self.dtype = torch.float64 if settings.dtype == "float64" else torch.float32
+        self.options = Options.of(settings)
 
     def do(self) -> None:
         """Do every step that is not done and write the report."""
@@ -204,8 +205,7 @@ class _Experiment:
                 at=recorded_steps(settings.steps, settings.trajectory_points),
                 targets=task.targets(drawn, settings.outputs),
                 outputs=settings.outputs,
-                dtype=self.dtype,
-                memory=settings.memory,
+                options=self.options,
                 seed=settings.seed,
                 output_dir=folder / "recording",
                 batch_size=settings.batch_size,
@@ -276,9 +276,7 @@ class _Experiment:
             tunings,
             self.settings.outputs,
             per_module=True,
-            dtype=self.dtype,
-            memory=self.settings.memory,
-            seed=self.settings.seed,
+            options=self.options,
             progress=self.progress.advance,
         )
 

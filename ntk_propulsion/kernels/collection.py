@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.kernel import Kernel, short_count
+from ntk_propulsion.kernels.kernel import Kernel, plural, short_count
 from ntk_propulsion.kernels.plan import Plan
 from ntk_propulsion.runs.files import write_atomically
 
@@ -68,14 +68,15 @@ class Kernels(dict[str, Kernel]):
     def __repr__(self) -> str:
         if not self:
             return "no Kernels"
-        n, o = ({getattr(k, size) for k in self.values()} for size in ("num_examples", "num_outputs"))
+        sizes = {(kernel.num_examples, kernel.num_outputs) for kernel in self.values()}
         listed = ", ".join(
             f"{name} ({short_count(kernel.num_parameters)} parameters)"
             for name, kernel in self.items()
         )
-        if len(n) == len(o) == 1:
-            return f"Kernels of {n.pop()} examples x {o.pop()} outputs: {listed}"
-        return f"Kernels: {listed}"
+        if len(sizes) > 1:
+            return f"Kernels: {listed}"
+        n, o = sizes.pop()
+        return f"Kernels of {plural(n, 'example')} x {plural(o, 'output')}: {listed}"
 
     @property
     def summary(self) -> str:
@@ -141,10 +142,13 @@ def save_kernels(kernels: Mapping[str, Kernel] | Iterable[Kernel], path: Path | 
         kernels: By name; a plain iterable is named by tuning.
         path: The file.
     """
-    if not isinstance(kernels, Kernels):
-        named = isinstance(kernels, Mapping)
-        kernels = Kernels(kernels if named else {k.tuning: k for k in kernels})
-    kernels.save(path)
+    if isinstance(kernels, Kernels):
+        whole = kernels
+    elif isinstance(kernels, Mapping):
+        whole = Kernels(kernels)
+    else:
+        whole = Kernels((kernel.tuning, kernel) for kernel in kernels)
+    whole.save(path)
 
 
 def load_kernels(path: Path | str, model: str | None = None) -> Kernels:

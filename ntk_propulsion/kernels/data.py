@@ -16,7 +16,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import Batch, arguments, batch_size
 
 Data = Batch | np.ndarray | Dataset | DataLoader
-"""The dict that a model takes, a tensor, a tuple of positional arguments, or a data set of these."""
+"""The dict that a model takes, a tensor, a tuple of positional arguments, or a set of these."""
 
 _COLLATING = (TypeError, RuntimeError, ValueError, KeyError, IndexError)
 
@@ -59,6 +59,8 @@ def checked_batch(model: nn.Module, data: Data) -> Batch:
         InputError: As :func:`as_batch`; tensors disagree on N, or there are none; the model's
             ``forward`` takes other arguments.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
     batch = as_batch(data)
     batch_size(batch)
     args, kwargs = arguments(batch)
@@ -70,12 +72,9 @@ def checked_batch(model: nn.Module, data: Data) -> Batch:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         takes = ", ".join(signature.parameters) or "nothing"
-        mend = "name the tensors as it does"
-        if not isinstance(batch, Mapping):
-            mend = "leave labels out of the batch; a loss takes them by outputs=Loss(labels)"
         raise InputError(
-            f"{type(model).__name__} cannot be called with this batch ({error}): it takes {takes}; "
-            f"{mend}"
+            f"{type(model).__name__} takes {takes}, and cannot be called with this batch ({error})."
+            " Labels stay out of it: a loss takes them by outputs=Loss(labels)"
         ) from None
     return batch
 

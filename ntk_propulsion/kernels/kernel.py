@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels.dtypes import FORMATS, floating_dtype
 from ntk_propulsion.kernels.examples import Examples, chosen_examples, entries, subset_name
 from ntk_propulsion.theory.comparison import Comparison, estimate_distances
 from ntk_propulsion.theory.distances import centre
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Kernel:
@@ -56,12 +58,10 @@ class Kernel:
     exact_fallback: dict[str, str] = field(default_factory=dict)
     column_model_fingerprint: str | None = None
 
-    __array_priority__ = 1000  # numpy's numbers leave `number * kernel` to the kernel
-
     def __repr__(self) -> str:
         n, m = self.num_examples, self.num_column_examples
-        examples = f"{n} examples" if self.same_examples else f"{n} x {m} examples"
-        outputs = f"{self.num_outputs} output" + "s" * (self.num_outputs > 1)
+        examples = plural(n, "example") if self.same_examples else f"{n} x {m} examples"
+        outputs = plural(self.num_outputs, "output")
         words = [
             f"Kernel {self.tuning}",
             f"{examples} x {outputs}",
@@ -69,7 +69,7 @@ class Kernel:
             str(self.dtype).removeprefix("torch."),
             f"{self.product} product" if self.product != "gradient" else "",
             "between two models" if self.column_model_fingerprint else "",
-            f"{len(self.per_module)} modules" if self.per_module else "",
+            plural(len(self.per_module), "module") if self.per_module else "",
             f"on {self.device}" if self.device.type != "cpu" else "",
         ]
         return ", ".join(filter(None, words))
@@ -132,13 +132,28 @@ class Kernel:
             raise ValueError(f"a {self.dtype} kernel on {self.device} needs a copy as {dtype}")
         return own.astype(dtype or own.dtype, copy=bool(copy))
 
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **how: Any) -> Any:
+        """Scale by numpy's numbers as by others; else numpy's functions see the matrix."""
+        if ufunc is np.multiply and method == "__call__" and np.isscalar(inputs[0]):
+            return self * inputs[0]
+        arrays = [each.numpy() if isinstance(each, Kernel) else each for each in inputs]
+        return getattr(ufunc, method)(*arrays, **how)
+
+    def __dlpack__(self, **how: Any) -> Any:
+        """Return the matrix for ``torch.as_tensor``."""
+        return self.matrix.detach().__dlpack__(**how)
+
+    def __dlpack_device__(self) -> Any:
+        """Return where the matrix is, for ``torch.as_tensor``."""
+        return self.matrix.__dlpack_device__()
+
     def to(self, *args: Any, **kwargs: Any) -> Kernel:
         """Return the kernel and its parts on a device or in a dtype, as ``Tensor.to`` takes them.
 
         Raises:
             InputError: There is no such device or dtype.
         """
-        named = [getattr(torch, arg, arg) if isinstance(arg, str) else arg for arg in args]
+        named: Any = [floating_dtype(arg) if arg in FORMATS else arg for arg in args]
         try:
             return self._map(lambda matrix: matrix.to(*named, **kwargs))
         except (AssertionError, RuntimeError, TypeError) as error:
@@ -374,6 +389,11 @@ class Kernel:
                 f"the kernel {self.tuning!r} is not positive semi-definite "
                 f"(lowest eigenvalue {lowest.item():.3g})"
             )
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun: 1 example, 2 examples."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def short_count(value: int) -> str:

@@ -10,14 +10,15 @@ import torch
 from torch import nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.batch import Batch, move
+from ntk_propulsion.kernels.batch import move
 from ntk_propulsion.kernels.collection import Kernels
 from ntk_propulsion.kernels.data import Data, as_batch, checked_batch
+from ntk_propulsion.kernels.dtypes import Dtype
 from ntk_propulsion.kernels.engine.binding import Binding
 from ntk_propulsion.kernels.engine.job import Job, Progress, Side
 from ntk_propulsion.kernels.engine.prepared import prepared
 from ntk_propulsion.kernels.fingerprints import data_fingerprint
-from ntk_propulsion.kernels.options import Dtype, Memory, Options
+from ntk_propulsion.kernels.options import Memory, Options
 from ntk_propulsion.kernels.outputs import BatchOutputs, OutputsLike, resolve_outputs
 from ntk_propulsion.kernels.plan import Plan
 from ntk_propulsion.kernels.tunings import Tuning, TuningLike, resolve_tuning
@@ -69,8 +70,8 @@ def empirical_ntk(
             ``"lora+bitfit"`` ...), tunings (``Full()``, ``Propulsion(15)``) or their classes, a
             ``PropulsionConfig``, or a configuration of ``peft`` (``LoraConfig`` ...).
         outputs: ``"logits"``, ``"margin"``, ``"sum"``, ``"loss"`` (labels in the data, or
-            ``Loss(labels)``), a column of the logits (``0``), any of `ntk_propulsion.kernels.outputs`,
-            or a function from the model's output to (N, O).
+            ``Loss(labels)``), a column of the logits (``0``), any of
+            `ntk_propulsion.kernels.outputs`, or a function from the model's output to (N, O).
         other: Other data, M examples: cross kernels (N*O, M*O).
         other_model: The same architecture at other parameters, at which the columns' derivatives
             are taken (features before and after training); on ``data`` unless ``other`` is given.
@@ -150,6 +151,7 @@ def open_job(
     options: Options,
 ) -> Iterator[Job]:
     """Check all arguments, prepare the models, survey and plan."""
+    batches = [checked_batch(models[0], each) for each in data]
     resolved = resolve_tunings(tunings)
     bindings = [{tuning.name: tuning.bind(model) for tuning in resolved} for model in models]
     if len(models) > 1:
@@ -160,7 +162,6 @@ def open_job(
             f"{type(function).__name__} was given what belongs to the examples of one batch: for a "
             "cross kernel, labels go into both batches"
         )
-    batches = [checked_batch(models[0], each) for each in data]
     work = options.compute_dtype(*models)
     with ExitStack() as stack:
         ready = [
@@ -180,8 +181,9 @@ def resolve_tunings(tunings: TuningLike | Iterable[TuningLike]) -> list[Tuning]:
     Raises:
         InputError: One is unknown, there is none, or two have one name.
     """
-    several = isinstance(tunings, Iterable) and not isinstance(tunings, str | Tuning)
-    resolved = [resolve_tuning(tuning) for tuning in (tunings if several else [tunings])]
+    one = isinstance(tunings, str | Tuning) or not isinstance(tunings, Iterable)
+    given: Iterable[TuningLike] = [tunings] if one else tunings  # type: ignore[assignment]
+    resolved = [resolve_tuning(tuning) for tuning in given]
     names = [tuning.name for tuning in resolved]
     if not names or len(set(names)) < len(names):
         raise InputError(f"tunings need distinct names, and these are {names}: set name=...")

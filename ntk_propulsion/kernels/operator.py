@@ -16,9 +16,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import Batch, batch_size, call, move, take
 from ntk_propulsion.kernels.data import Data, checked_batch
+from ntk_propulsion.kernels.dtypes import Dtype
 from ntk_propulsion.kernels.engine.certificate import TOLERANCE
 from ntk_propulsion.kernels.engine.prepared import prepared
-from ntk_propulsion.kernels.options import Dtype, Options
+from ntk_propulsion.kernels.options import Options
 from ntk_propulsion.kernels.outputs import (
     OutputFunction,
     OutputsLike,

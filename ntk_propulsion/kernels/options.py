@@ -1,4 +1,4 @@
-"""How kernels are computed, beside what they are kernels of: number format, memory, seed, checks."""
+"""How kernels are computed, whatever they are of: number format, memory, seed, checks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ import torch
 from torch import nn
 
 from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.kernels.dtypes import FORMATS, Dtype, floating_dtype
 from ntk_propulsion.kernels.outputs import check_offered
 
 PRODUCTS = ("gradient", "sign", "asymmetric")
 PRECISIONS = ("highest", "tf32", "bf16")
 SHARE_OF_FREE = 0.5
-FORMATS = ("float32", "float64")
-"""The number formats that experiments offer; `Options` takes any of torch's floating ones."""
-
-Dtype = torch.dtype | str
 Memory = str | int
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
@@ -79,7 +76,7 @@ class Options:
             object.__setattr__(self, "memory", parse_memory(self.memory))
         if self.chunk is not None and self.chunk < 1:
             raise InputError(f"a pass takes at least one example at once, not {self.chunk}")
-        if not 0 <= self.seed < 2**32:
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise InputError(f"seed {self.seed}: give a whole number from 0 to {2**32 - 1}")
         if self.product not in PRODUCTS:
             raise unknown("product", str(self.product), PRODUCTS)
@@ -98,7 +95,7 @@ class Options:
             return own
         if own != cls():
             listed = ", ".join(f"{name}=" for name in keywords)
-            raise InputError(f"give options= or {listed}, not both: options.{next(iter(keywords))}")
+            raise InputError(f"options= holds all of {listed} already: give one or the other")
         return options
 
     @classmethod
@@ -136,22 +133,6 @@ class Options:
 
 
 DEFAULT = Options()
-
-
-def floating_dtype(dtype: Dtype) -> torch.dtype:
-    """Return one of torch's floating number formats, given itself or by its name.
-
-    Examples:
-        >>> floating_dtype("float64")
-        torch.float64
-
-    Raises:
-        InputError: It is none.
-    """
-    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if isinstance(found, torch.dtype) and found.is_floating_point:
-        return found
-    raise InputError(f"dtype {dtype!r} is no floating format of torch: give 'float32' or 'float64'")
 
 
 def parse_memory(memory: Memory) -> int:

@@ -14,18 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.kernel import (
-    _FIRST_FORMAT,
-    _RENAMED,
-    FORMAT,
+from ntk_propulsion.kernels import (
     Kernel,
     Kernels,
     data_fingerprint,
+    empirical_ntk,
     load_kernels,
     model_fingerprint,
     save_kernels,
 )
-from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels.collection import _FIRST_FORMAT, _RENAMED, FORMAT
 from tests.architectures import build, tokens, vectors
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import Batch, batch_size, call, take
+from ntk_propulsion.kernels.collection import Kernels
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse, count_trained
 from ntk_propulsion.kernels.engine.capture import Captured, capture
 from ntk_propulsion.kernels.engine.certificate import Certificate, CertificateError
@@ -26,7 +27,6 @@ from ntk_propulsion.kernels.engine.planning import cluster_sites, make_plan, ret
 from ntk_propulsion.kernels.engine.product import Product
 from ntk_propulsion.kernels.engine.sites import SiteKey
 from ntk_propulsion.kernels.engine.survey import Site, Survey, survey
-from ntk_propulsion.kernels.collection import Kernels
 from ntk_propulsion.kernels.fingerprints import model_fingerprint
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.kernels.options import Options

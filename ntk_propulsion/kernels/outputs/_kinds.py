@@ -19,7 +19,7 @@ from ntk_propulsion.kernels.batch import Batch
 K = TypeVar("K", bound="type[Kind]")
 
 
-class Kind(ABC):
+class Kind:
     """A kind of outputs, and what the rest of the package knows of it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Kind(ABC):
         """
 
 
-class Outputs(Kind):
+class Outputs(Kind, ABC):
     """Outputs of the model's output alone."""
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Outputs(Kind):
         """Return the outputs (n, O) from the model's output on n examples."""
 
 
-class BatchOutputs(Kind):
+class BatchOutputs(Kind, ABC):
     """Outputs that need something of each example beside the model's output."""
 
     label = "outputs of an example and what it brings"

@@ -33,8 +33,9 @@ def resolve_outputs(outputs: OutputsLike) -> OutputFunction:
         return OUTPUTS[outputs]
     if isinstance(outputs, int | np.integer) and not isinstance(outputs, bool):
         return Column(int(outputs))
-    if isinstance(outputs, type) and outputs in map(type, OUTPUTS.values()):
-        return OUTPUTS[outputs.name]
+    for kind in OUTPUTS.values():
+        if outputs is type(kind):
+            return kind
     if not callable(outputs) or isinstance(outputs, type):
         raise InputError(
             f"outputs={outputs!r} is none: give a name ({', '.join(OUTPUTS)}), a column of the "

@@ -37,7 +37,9 @@ class Loss(BatchOutputs):
     def targets(self, batch: Batch) -> Tensor:
         """Return the labels, (N,)."""
         if self.labels is None:
-            labels = batch_entry(batch, "labels", "a loss needs labels: give Loss(labels) or put them")
+            labels = batch_entry(
+                batch, "labels", "a loss needs labels: give Loss(labels) or put them"
+            )
         else:
             labels = torch.as_tensor(self.labels)
         n = batch_size(batch)

@@ -39,10 +39,14 @@ class NextTokenLogits(BatchOutputs):
             ids = batch["decoder_input_ids"]
             mask = batch.get("decoder_attention_mask", torch.ones_like(ids))
         else:
-            mask = batch_entry(batch, "attention_mask", "the last real position needs a mask: put it")
+            mask = batch_entry(
+                batch, "attention_mask", "the last real position needs a mask: put it"
+            )
         empty = (mask == 0).all(1)
         if empty.any():
-            raise InputError(f"{name_examples(empty)} no real token: the attention mask is all zero")
+            raise InputError(
+                f"{name_examples(empty)} no real token: the attention mask is all zero"
+            )
         return (mask.flip(1) != 0).int().argmax(1)
 
     def __call__(self, output: Any, targets: Tensor) -> Tensor:
@@ -70,7 +74,8 @@ class MaskLogits(BatchOutputs):
         for wrong, count in ((masks.sum(1) == 0, "no"), (masks.sum(1) > 1, "more than one")):
             if wrong.any():
                 raise InputError(
-                    f"{name_examples(wrong)} {count} mask (token {self.mask_token}): a prompt needs one"
+                    f"{name_examples(wrong)} {count} mask (token {self.mask_token}): a prompt "
+                    "needs one"
                 )
         return masks.flip(1).int().argmax(1)
 

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import Kernel, empirical_ntk, ntk_operator
 from ntk_propulsion.kernels.engine.binding import count_trained
-from ntk_propulsion.kernels.kernel import Kernel
-from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.operator import ntk_operator
 from ntk_propulsion.kernels.reference import reference_jacobian, reference_ntk
-from ntk_propulsion.kernels.tunings.tunings import Propulsion, Trainable, Tuning
+from ntk_propulsion.kernels.tunings import Propulsion, Trainable, Tuning
 from ntk_propulsion.propulsion import Initialisation, PropulsionConfig, scalings, wrap
 from ntk_propulsion.propulsion.pooling import POOLINGS, TIES
 from tests.architectures import ALL, build
