@@ -13,7 +13,8 @@ from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.kernels.engine.binding import Binding, count_trained
 from ntk_propulsion.kernels.tunings.features import IA3, AdaLoRA, LoRA, Propulsion, RowColumn
 from ntk_propulsion.kernels.tunings.tuning import Sum, Tuning, named_parameters
-from ntk_propulsion.models.roles import head_parameters
+from ntk_propulsion.models.heads import head_parameters
+from ntk_propulsion.models.roles import is_norm
 
 __all__ = [
     "IA3",
@@ -92,7 +93,7 @@ class LayerNorm(Tuning):
 
     def bind(self, model: nn.Module) -> Binding:
         """Bind to the normalisations' own parameters."""
-        norms = {n for n, m in model.named_modules() if "norm" in type(m).__name__.lower()}
+        norms = {n for n, m in model.named_modules() if is_norm(m)}
         return named_parameters(model, lambda name, p: name.rpartition(".")[0] in norms, self.name)
 
 
