@@ -104,10 +104,9 @@ def _architecture(config: Mapping[str, Any]) -> str:
 
 def _class(name: str) -> type[PreTrainedModel]:
     cls = getattr(transformers, name, None)
-    known = isinstance(cls, type) and issubclass(cls, PreTrainedModel)
-    if not known or cls is PreTrainedModel:
-        raise InputError(f"transformers has no model class {shown(name)}")
-    return cls
+    if isinstance(cls, type) and issubclass(cls, PreTrainedModel) and cls is not PreTrainedModel:
+        return cls
+    raise InputError(f"transformers has no model class {shown(name)}")
 
 
 def _check_sizes(value: Any, key: str = "") -> None:
