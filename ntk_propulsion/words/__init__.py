@@ -148,6 +148,11 @@ def tuning(name: str) -> str:
     return " + ".join(TUNINGS.get(part, part.replace("_", " ")) for part in name.split("+"))
 
 
+def metric_label(name: str) -> str:
+    """Return a distance's name for people."""
+    return distances.label(name)
+
+
 def listed(items: Iterable[str]) -> str:
     """Join words as prose does: a, b and c."""
     words = list(items)

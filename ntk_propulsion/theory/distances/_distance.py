@@ -89,6 +89,12 @@ def label(name: str) -> str:
     return DISTANCES[name].label if name in DISTANCES else name.replace("_", " ")
 
 
+def direction(name: str) -> str:
+    """Say which value is best: 1 of a similarity, 0 of an error and of any other change."""
+    best = DISTANCES[name].best if name in DISTANCES else 0
+    return f"{best or 0} is best"
+
+
 def glossary() -> dict[str, str]:
     """Return what a reader should know of the distances, by term."""
     return {each.term or each.label: each.meaning for each in DISTANCES.values() if each.meaning}
