@@ -81,7 +81,7 @@ def _tables(
     points: dict[str, dict[str, Kernel]],
     parts: dict[str, dict[str, Matrices]],
 ) -> Row:
-    outputs, seed = points["base"]["full"].outputs, settings.seed
+    outputs, seed = points["base"]["full"].num_outputs, settings.seed
     targets = targets_of(ground.task, ground.drawn, settings.outputs)
     known = module_roles(ends.base)
     roles = {name: known.get(name, "other") for name, _ in ends.base.named_modules()}

@@ -67,7 +67,7 @@ def results_of(
 ) -> dict[str, Any]:
     """Return all tables of an experiment and the answer in words."""
     kernels, logs, seed = measured.kernels, measured.logs, settings.seed
-    outputs = kernels["theta0"]["full"].outputs
+    outputs = kernels["theta0"]["full"].num_outputs
     targets = targets_of(materials.task, materials.drawn, settings.outputs)
     roles = _roles(materials.loaded.model)
     results: dict[str, Any] = {
