@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ntk_propulsion.experiment.experiment import run_experiment
 from ntk_propulsion.experiment.materials import prepare
 from ntk_propulsion.experiment.settings import Settings
 from ntk_propulsion.report import tables
+from ntk_propulsion.report.writer import write_experiment
 from ntk_propulsion.runs.folder import Run, default_folder
 from ntk_propulsion.tasks import TASK_NAMES
 
@@ -116,7 +118,8 @@ def _do(settings: Settings, run: Run, overwrite: bool, output: Output) -> None:
     run.begin(overwrite=overwrite)
     try:
         with output.progress() as progress:
-            run_experiment(settings, run, materials, progress)
+            write = partial(write_experiment, folder=run.folder)
+            run_experiment(settings, run, materials, progress, write)
     except KeyboardInterrupt as stop:
         raise Interrupted(
             f"the same command with --resume --out {run.folder} finishes it"

@@ -20,7 +20,8 @@ from ntk_propulsion.figures.plot import Plot
 from ntk_propulsion.figures.style import plain
 from ntk_propulsion.measurements.regime import HOLDS, WEAKLY
 from ntk_propulsion.theory.inputs import Array
-from ntk_propulsion.trajectories.trajectory import Row, Trajectory
+from ntk_propulsion.trajectories.trajectory import Trajectory
+from ntk_propulsion.words import Row
 
 BOTTOM = 1e-4  # of what is drawn of drifts and errors: less is rounding in single precision
 LINES = {"own": "-", "full": "--"}
@@ -123,10 +124,10 @@ def draw_changes(trajectory: Trajectory, steps: Sequence[int] | None = None) -> 
 
 def _drawn(trajectories: Sequence[Trajectory]) -> list[Row]:
     return [
-        {**row, "learning_rate": trajectory.settings.get("learning_rate")}
+        {**vars(row), "learning_rate": trajectory.settings.get("learning_rate")}
         for trajectory in trajectories
         for row in trajectory.table()
-        if row["quantity"] in PANELS
+        if row.quantity in PANELS
     ]
 
 

@@ -1,6 +1,7 @@
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -359,7 +360,12 @@ def test_death_in_mid_training_goes_on_from_the_checkpoint(monkeypatch, tmp_path
             if total is None:
                 steps.append(done)
 
-    experiment.run_experiment(chosen, begun(tmp_path, chosen), progress=Watching())
+    experiment.run_experiment(
+        chosen,
+        begun(tmp_path, chosen),
+        progress=Watching(),
+        on_results=partial(writer.write_experiment, folder=tmp_path),
+    )
     assert steps[4:] == [4, 5, 1, 2, 3, 4, 5]
     whole = tiny_runs.numbers(tiny_runs.finished())
     assert json.dumps(tiny_runs.numbers(tmp_path)) == json.dumps(whole)
