@@ -19,7 +19,6 @@ from ntk_propulsion.measurements import rows
 from ntk_propulsion.measurements.regime import RegimeMeasures, kernel_regime, measure_regime
 from ntk_propulsion.models.roles import head_modules, module_roles
 from ntk_propulsion.models.scoring import evaluate
-from ntk_propulsion.tasks.task import targets_of
 
 Row = dict[str, Any]
 Matrices = dict[str, np.ndarray]
@@ -82,7 +81,7 @@ def _tables(
     parts: dict[str, dict[str, Matrices]],
 ) -> Row:
     outputs, seed = points["base"]["full"].num_outputs, settings.seed
-    targets = targets_of(ground.task, ground.drawn, settings.outputs)
+    targets = ground.task.targets(ground.drawn, settings.outputs)
     known = module_roles(ends.base)
     roles = {name: known.get(name, "other") for name, _ in ends.base.named_modules()}
     return {

@@ -40,7 +40,6 @@ from ntk_propulsion.models.probe import ProbeReport
 from ntk_propulsion.models.roles import head_modules, module_roles
 from ntk_propulsion.propulsion.statistics import scaling_statistics
 from ntk_propulsion.runs.environment import Environment
-from ntk_propulsion.tasks.task import targets_of
 from ntk_propulsion.trajectories import Trajectory
 from ntk_propulsion.trajectories.tables import course_distances, course_points, regime_summaries
 
@@ -100,7 +99,7 @@ class Assembly:
         model = materials.loaded.model
         self._settings, self._materials = settings, materials
         self._head, self._roles = head_modules(model), _roles(model)
-        self._targets = targets_of(materials.task, materials.drawn, settings.outputs)
+        self._targets = materials.task.targets(materials.drawn, settings.outputs)
         self._points: dict[str, _AtPoint] = {}
         self._drifts: dict[str, tuple[KernelDrift, ...]] = {}
 

@@ -56,7 +56,6 @@ from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.runs.folder import Run
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.runs.records import from_json, to_json
-from ntk_propulsion.tasks.task import targets_of
 from ntk_propulsion.training.finetuning import finetune
 from ntk_propulsion.training.sweep import candidate_rates, sweep_learning_rates
 from ntk_propulsion.trajectories import RecordingDiverged, Trajectory, record_trajectory
@@ -219,7 +218,7 @@ class _Experiment:
                 steps=settings.steps,
                 learning_rate=rate,
                 at=recorded_steps(settings.steps, settings.trajectory_points),
-                targets=targets_of(task, drawn, settings.outputs),
+                targets=task.targets(drawn, settings.outputs),
                 outputs=settings.outputs,
                 dtype=self.dtype,
                 memory=settings.memory,
