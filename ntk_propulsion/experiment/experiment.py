@@ -44,7 +44,7 @@ from ntk_propulsion.kernels.kernel import (
     save_kernels,
 )
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings.tunings import Full, Tuning
+from ntk_propulsion.kernels.tunings import Full, Tuning
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.probe import ProbeReport, fit_probe
 from ntk_propulsion.models.roles import head_parameters

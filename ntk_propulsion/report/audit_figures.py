@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.depth import depth_axis, role
-from ntk_propulsion.figures.plot import Plot, chosen
-from ntk_propulsion.figures.scaling import gain_histogram, scaling_figure
+from ntk_propulsion.figures.before.depth import depth_axis, role
+from ntk_propulsion.figures.before.plot import Plot, chosen
+from ntk_propulsion.figures.before.scaling import gain_histogram, scaling_figure
 from ntk_propulsion.figures.style import plain
 
 HOLDS, WEAKLY = 0.1, 0.5  # the rule's limits, as ntk_propulsion.measurements.regime has them
@@ -35,7 +35,7 @@ def scaling_vectors(results: dict[str, Any], vectors: Mapping[str, np.ndarray]) 
     table = [dict(row) for row in results["vectors"]["modules"]]
     degree = results["degree"]
 
-    def gain(ax: Axes, every: np.ndarray) -> list[words.Row]:
+    def gain(ax: Axes, every: np.ndarray) -> list[dict[str, Any]]:
         if degree is not None:
             return gain_histogram(ax, every, degree)
         return _gains_by_degree(ax, results["vectors"]["by_degree"])
@@ -49,7 +49,7 @@ def scaling_vectors(results: dict[str, Any], vectors: Mapping[str, np.ndarray]) 
     return figure
 
 
-def _gains_by_degree(ax: Axes, found: list[dict[str, Any]]) -> list[words.Row]:
+def _gains_by_degree(ax: Axes, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Draw the gains' range if the degree were each of the common ones; return the rows."""
     table = [row for row in found if None not in (row["gain_min"], row["gain_max"])]
     for i, row in enumerate(table):

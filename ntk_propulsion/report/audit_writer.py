@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ntk_propulsion.figures import heatmaps
+from ntk_propulsion.figures.before import heatmaps
 from ntk_propulsion.report import audit_figures
 from ntk_propulsion.report.audit_page import audit_page
 from ntk_propulsion.report.writer import write_files

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from ntk_propulsion import words
 from ntk_propulsion.experiment.results import Arrays, Experiment
-from ntk_propulsion.figures import courses, heatmaps, style
-from ntk_propulsion.figures import experiment as figures
+from ntk_propulsion.figures import style
+from ntk_propulsion.figures.before import courses, heatmaps
+from ntk_propulsion.figures.before import experiment as figures
 from ntk_propulsion.measurements.parts import parts_of
 from ntk_propulsion.report.answer import answer
 from ntk_propulsion.report.claims import claims
