@@ -147,7 +147,7 @@ def distances(model: nn.Module, kernels: Kernels) -> Iterator[Row]:
                 "group": group,
                 "part": part,
                 "best_scale_error": best_scale_error(K, K0),
-                "cka_distance": 1 - unbiased_cka(K, K0, kernels["full"].outputs),
+                "cka_distance": 1 - unbiased_cka(K, K0, kernels["full"].num_outputs),
                 "trace_ratio": float(np.trace(K0) / np.trace(K)),
             }
 

@@ -41,7 +41,6 @@ from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.propulsion import PropulsionConfig, wrap
 from ntk_propulsion.tasks import Example, Task, draw
-from ntk_propulsion.tasks.task import targets_of
 from ntk_propulsion.theory.inputs import Array, as_array
 from ntk_propulsion.theory.kernel_regression import choose_ridge, ridge_predictions
 from ntk_propulsion.training.finetuning import TrainingDiverged
@@ -211,7 +210,7 @@ class _Start:
 
     def solve(self, tuning: str, n: int) -> Row:
         """Return how well a tuning's kernel regressions on the first n of the pool predict."""
-        goal = targets_of(self.at.materials.task, self.pool[:n], self.at.settings.outputs)
+        goal = self.at.materials.task.targets(self.pool[:n], self.at.settings.outputs)
         assert goal is not None  # only sums of classes have none
         width, m = goal.shape[1], len(self.test)
         rows = self.kernels[tuning][: (m + n) * width, m * width : (m + n) * width]

@@ -19,8 +19,8 @@ from ntk_propulsion.commands.command_line import LOOK, Command, Output, run_comm
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.report.claims import NOT_TESTABLE
 from ntk_propulsion.report.sections import STUDIES
-from ntk_propulsion.report.writer import strict_json
 from ntk_propulsion.runs.files import write_atomically
+from ntk_propulsion.runs.records import to_json
 
 RESULTS = Path(__file__).parents[1] / "results"
 COLUMNS = ("id", "statement", "source", "study", "verdict", "measured", "about", "rule")
@@ -118,7 +118,7 @@ def claims(results: str, publish: bool, output: Output) -> None:
 def write_claims(folder: Path, output: Output) -> str:
     """Write the table of claims beside the studies' results, print it, and return it as JSON."""
     rows = gather(folder)
-    document = strict_json(rows)
+    document = to_json(rows)
     write_atomically(folder / "claims.json", document)
     write_atomically(folder / "claims.md", markdown(rows))
     console = output.console()

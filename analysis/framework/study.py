@@ -39,11 +39,11 @@ from ntk_propulsion.commands.command_line import (
 )
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import style
-from ntk_propulsion.report.writer import strict_json
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.runs.folder import Run
 from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.runs.records import to_json
 
 Row = dict[str, Any]
 S = TypeVar("S", bound=Settings)
@@ -177,7 +177,7 @@ class Study(Generic[S]):
             files[folder / ARRAYS] = content.getvalue()
         for name, figure in self.draw(rows, settings).items():
             files[folder / f"{name}.png"] = style.render(figure)
-        files[folder / FINAL] = strict_json(outcome).encode()  # last: now it is complete
+        files[folder / FINAL] = to_json(outcome).encode()  # last: now it is complete
         for path, data in files.items():
             write_atomically(path, data)
         return outcome

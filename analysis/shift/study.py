@@ -37,7 +37,6 @@ from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.propulsion import PropulsionConfig
 from ntk_propulsion.tasks import Example, Task, draw, load_task
-from ntk_propulsion.tasks.task import targets_of
 from ntk_propulsion.theory.kernel_regression import choose_ridge, ridge_predictions
 from ntk_propulsion.training.finetuning import TrainingDiverged
 
@@ -152,7 +151,7 @@ class _Source:
 
     @cached_property
     def goal(self) -> np.ndarray:
-        found = targets_of(self.task, self.fitted, self.settings.outputs)
+        found = self.task.targets(self.fitted, self.settings.outputs)
         assert found is not None  # only sums of classes have none
         return found
 

@@ -22,7 +22,7 @@ from ntk_propulsion.measurements.tables import (
 
 @dataclass(frozen=True)
 class Kind:
-    """What kind of tuning a checkpoint is: a key of `ntk_propulsion.auditing.kinds.KINDS`, words."""
+    """What kind of tuning it is: a key of `ntk_propulsion.auditing.kinds.KINDS`, and in words."""
 
     id: str
     words: str

@@ -28,7 +28,6 @@ from ntk_propulsion.measurements.regime import RegimeMeasures, kernel_regime, me
 from ntk_propulsion.measurements.summaries import kernel_summaries
 from ntk_propulsion.models.roles import head_modules, module_roles
 from ntk_propulsion.models.scoring import evaluate
-from ntk_propulsion.tasks.task import targets_of
 from ntk_propulsion.words import finite
 
 T = TypeVar("T")
@@ -91,7 +90,7 @@ def _kernels(
 def _tables(ends: Ends, ground: Ground, settings: AuditSettings, points: Points) -> AuditedKernels:
     """Describe the kernels, each by itself and against the others."""
     outputs, seed = points["base"]["full"].num_outputs, settings.seed
-    targets = targets_of(ground.task, ground.drawn, settings.outputs)
+    targets = ground.task.targets(ground.drawn, settings.outputs)
     heads, known = head_modules(ends.base), module_roles(ends.base)
     roles = {name: known.get(name, "other") for name, _ in ends.base.named_modules()}
     parts: dict[str, dict[str, Parts]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint
+from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, NamedVerdict
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.tables import VectorComparison
 from ntk_propulsion.kernels.kernel import Kernel
@@ -30,7 +30,7 @@ class AuditedBase:
 
 @dataclass(frozen=True)
 class AuditedTask:
-    """The task of the kernels: name, kind (classification or regression), metric, labels, source."""
+    """The task of the kernels: its name, kind, metric, labels (of a classification) and source."""
 
     name: str
     kind: str

@@ -25,7 +25,7 @@ from ntk_propulsion.commands.command_line import (
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.report.audit_tables import verdict_table
 from ntk_propulsion.runs.folder import Run, default_folder
-from ntk_propulsion.tasks import TASK_NAMES
+from ntk_propulsion.tasks import known_tasks
 
 FAILED = 3
 DEFAULT = AuditSettings("", ())
@@ -42,7 +42,7 @@ DEFAULT = AuditSettings("", ())
 @shared("degree", "For checkpoints that do not record it.", type=int)
 @click.option(
     "--task",
-    help=f"{', '.join(TASK_NAMES)}, a .csv/.tsv/.jsonl file, or hub:NAME. Without it, no kernels.",
+    help=f"{', '.join(known_tasks())}. Without it, no kernels.",
 )
 @shared("data")
 @shared("examples", default=DEFAULT.examples)

@@ -24,7 +24,7 @@ from ntk_propulsion.experiment.materials import prepare
 from ntk_propulsion.experiment.settings import Settings
 from ntk_propulsion.report import tables
 from ntk_propulsion.runs.folder import Run, default_folder
-from ntk_propulsion.tasks import TASK_NAMES
+from ntk_propulsion.tasks import known_tasks
 
 DEFAULT = Settings()
 
@@ -34,7 +34,7 @@ DEFAULT = Settings()
 @click.option(
     "--task",
     default=DEFAULT.task,
-    help=f"{', '.join(TASK_NAMES)}, a .csv/.tsv/.jsonl file, or hub:NAME.",
+    help=f"{', '.join(known_tasks())}.",
 )
 @shared("data")
 @shared("examples", default=DEFAULT.examples)

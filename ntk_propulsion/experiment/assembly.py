@@ -17,7 +17,6 @@ from ntk_propulsion.measurements import rows
 from ntk_propulsion.models.roles import head_modules, module_roles
 from ntk_propulsion.propulsion.statistics import scaling_statistics
 from ntk_propulsion.report.answer import answer
-from ntk_propulsion.tasks.task import targets_of
 from ntk_propulsion.trajectories import Trajectory
 from ntk_propulsion.trajectories.tables import between_rows, course_rows, regime_rows
 
@@ -67,8 +66,8 @@ def results_of(
 ) -> dict[str, Any]:
     """Return all tables of an experiment and the answer in words."""
     kernels, logs, seed = measured.kernels, measured.logs, settings.seed
-    outputs = kernels["theta0"]["full"].outputs
-    targets = targets_of(materials.task, materials.drawn, settings.outputs)
+    outputs = kernels["theta0"]["full"].num_outputs
+    targets = materials.task.targets(materials.drawn, settings.outputs)
     roles = _roles(materials.loaded.model)
     results: dict[str, Any] = {
         **_about(settings, materials, measured),

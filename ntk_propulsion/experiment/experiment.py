@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.experiment.assembly import Measured, parts_by_point, results_of, targets_of
+from ntk_propulsion.experiment.assembly import Measured, parts_by_point, results_of
 from ntk_propulsion.experiment.materials import BOTH, Materials, Method, prepare, propulsion_of
 from ntk_propulsion.experiment.settings import Settings
 from ntk_propulsion.kernels.kernel import (
@@ -202,7 +202,7 @@ class _Experiment:
                 steps=settings.steps,
                 learning_rate=rate,
                 at=recorded_steps(settings.steps, settings.trajectory_points),
-                targets=targets_of(task, drawn, settings.outputs),
+                targets=task.targets(drawn, settings.outputs),
                 outputs=settings.outputs,
                 dtype=self.dtype,
                 memory=settings.memory,

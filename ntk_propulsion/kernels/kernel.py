@@ -21,7 +21,16 @@ from ntk_propulsion.kernels.plan import Plan
 from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.runs.fingerprint import add_tensor
 
-FORMAT = "ntk_propulsion.kernels/1"
+FORMAT = "ntk_propulsion.kernels/2"
+_FIRST_FORMAT = "ntk_propulsion.kernels/1"  # read still: its fields had other names
+_RENAMED = {
+    "outputs": "num_outputs",
+    "parameters": "num_parameters",
+    "rows": "row_fingerprint",
+    "columns": "column_fingerprint",
+    "model": "model_fingerprint",
+    "column_model": "column_model_fingerprint",
+}
 _DAMAGED = (
     OSError,
     SafetensorError,
@@ -40,39 +49,40 @@ class Kernel:
     Attributes:
         matrix: (N*O, N*O), or (N*O, M*O) for a cross kernel; row (n, o) is n*O + o.
         tuning: The name of what trains.
-        outputs: O.
-        parameters: How many numbers the tuning trains.
-        rows: Fingerprint of the rows' examples and of their order.
-        columns: The same for the columns; equal to ``rows`` unless they are other examples.
-        model: Fingerprint of the model's weights.
+        num_outputs: O.
+        num_parameters: How many numbers the tuning trains.
+        row_fingerprint: Fingerprint of the rows' examples and of their order.
+        column_fingerprint: The same of the columns: equal unless they are other examples.
+        model_fingerprint: Fingerprint of the model's weights.
         product: Of gradients, or of their signs; see :func:`ntk_propulsion.empirical_ntk`.
         per_module: The parts by module name, which sum to ``matrix``; empty unless asked for.
         exact_fallback: Parameters that plain autograd had to do, with the reason.
-        column_model: Fingerprint of the columns' weights where they are others than the rows'.
+        column_model_fingerprint: Of the columns' weights where they are others than the rows'.
     """
 
     matrix: Tensor
     tuning: str
-    outputs: int
-    parameters: int
-    rows: str
-    columns: str
-    model: str
+    num_outputs: int
+    num_parameters: int
+    row_fingerprint: str
+    column_fingerprint: str
+    model_fingerprint: str
     product: str = "gradient"
     per_module: dict[str, Tensor] = field(default_factory=dict)
     exact_fallback: dict[str, str] = field(default_factory=dict)
-    column_model: str | None = None
+    column_model_fingerprint: str | None = None
 
     @property
     def symmetric(self) -> bool:
         """Whether rows and columns are the same examples and model, the product symmetric."""
-        same = self.rows == self.columns and self.column_model is None
-        return same and self.product != "asymmetric"
+        if self.column_model_fingerprint is not None or self.product == "asymmetric":
+            return False
+        return self.row_fingerprint == self.column_fingerprint
 
     @property
-    def examples(self) -> int:
+    def num_examples(self) -> int:
         """N, the number of examples in the rows."""
-        return self.matrix.shape[0] // self.outputs
+        return self.matrix.shape[0] // self.num_outputs
 
     def part(self, *patterns: str) -> Kernel:
         """Return the kernel of the modules that match any shell-style pattern.
@@ -99,11 +109,13 @@ class Kernel:
         Raises:
             InputError: They differ.
         """
-        if self.outputs != other.outputs:
+        if self.num_outputs != other.num_outputs:
             raise InputError(
-                f"kernels of {self.outputs} and of {other.outputs} outputs cannot be compared"
+                f"kernels of {self.num_outputs} and of {other.num_outputs} outputs cannot be "
+                "compared"
             )
-        if (self.rows, self.columns) != (other.rows, other.columns):
+        mine = (self.row_fingerprint, self.column_fingerprint)
+        if mine != (other.row_fingerprint, other.column_fingerprint):
             raise InputError(
                 f"the kernels {self.tuning!r} and {other.tuning!r} are of other examples or of "
                 "another order of rows: compute both on the same batch"
@@ -218,15 +230,17 @@ def load_kernels(path: Path | str, model: str | None = None) -> dict[str, Kernel
     try:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if metadata.get("format") not in (FORMAT, _FIRST_FORMAT):
                 raise InputError(f"{path} does not hold kernels of this format ({FORMAT})")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         about = json.loads(metadata["kernels"])
+        if metadata["format"] == _FIRST_FORMAT:
+            about = {n: {_RENAMED.get(k, k): v for k, v in f.items()} for n, f in about.items()}
         kernels = {name: _kernel(name, fields, tensors) for name, fields in about.items()}
     except _DAMAGED as error:
         raise InputError(f"cannot read kernels from {path}: {error}") from error
     for name, kernel in kernels.items():
-        if model is not None and kernel.model != model:
+        if model is not None and kernel.model_fingerprint != model:
             raise InputError(f"{path}: the kernel {name!r} was made with another model's weights")
     return kernels
 
@@ -236,8 +250,8 @@ def _kernel(name: str, fields: dict[str, Any], tensors: dict[str, Tensor]) -> Ke
     parts = {key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)}
     kernel = Kernel(matrix=tensors[f"{name}/matrix"], per_module=parts, **fields)
     shape = kernel.matrix.shape
-    if any(size % kernel.outputs for size in shape) or any(
+    if any(size % kernel.num_outputs for size in shape) or any(
         p.shape != shape for p in parts.values()
     ):
-        raise TypeError(f"{name} is no matrix of {kernel.outputs} outputs, parts alike")
+        raise TypeError(f"{name} is no matrix of {kernel.num_outputs} outputs, parts alike")
     return kernel

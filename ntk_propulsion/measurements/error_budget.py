@@ -204,7 +204,7 @@ class _Measuring:
         self.model, self.redraws = model, redraws
         self.kernels = {name: _on_cpu(kernel) for name, kernel in kernels.items()}
         self.degree, self.head, self.seed = degree, head, seed
-        self.outputs = kernels["full"].outputs
+        self.outputs = kernels["full"].num_outputs
         holders = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
         self.shared = {p for p, count in holders.items() if count > 1}
         self.layers: dict[str, ModuleKernels] = {}

@@ -190,7 +190,7 @@ def measure_regime(
         linearization_per_example=relative_change((error**2).sum(1), (moved**2).sum(1)),
         linearization_floor=float(relative_change(noise**2, (moved**2).sum())),
         feature_drift=_drift(before.matrix, after.matrix, cross.matrix).item(),
-        drift_per_example=_drift(before.matrix, after.matrix, cross.matrix, before.examples),
+        drift_per_example=_drift(before.matrix, after.matrix, cross.matrix, before.num_examples),
         drift_per_module=_module_drifts(before, after, cross),
         drift_floor=float(relative_change(rounding * traces, np.trace(K_0))),
         difference=(K_t + K_0) - (C + C.T),

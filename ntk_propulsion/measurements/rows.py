@@ -83,7 +83,7 @@ def point_tables(
         roles: Each module's role, by its name in the plain model, in the network's order.
         seed: Of the intervals.
     """
-    outputs = next(iter(points.values()))["full"].outputs
+    outputs = next(iter(points.values()))["full"].num_outputs
     return {
         "kernels": [
             row
@@ -156,13 +156,13 @@ def kernel_rows(
                     "point": point,
                     "tuning": tuning,
                     "part": part,
-                    "parameters": kernel.parameters if part == "all" else None,
+                    "parameters": kernel.num_parameters if part == "all" else None,
                     "trace": described["trace"],
                     "effective_rank": described["participation_ratio"],
                     "effective_rank_entropy": described["entropy_rank"],
                     "condition_number": described["condition_number"],
                     "largest_eigenvalue": described["top_share"] * described["trace"],
-                    "target_alignment": _target_alignment(matrix, targets, kernel.outputs),
+                    "target_alignment": _target_alignment(matrix, targets, kernel.num_outputs),
                 }
             )
     return rows
@@ -195,7 +195,7 @@ def module_rows(
     rows = []
     for name in (name for name in roles if name in a):
         ours = b.get(name)
-        close = _closeness(ours, a[name], full.outputs)
+        close = _closeness(ours, a[name], full.num_outputs)
         rows.append(
             {
                 "point": point,

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.roles import head_parameters
 from ntk_propulsion.models.tokens import batches, encode
-from ntk_propulsion.tasks import Example, Task, score
+from ntk_propulsion.tasks import Example, Task
 
 if TYPE_CHECKING:
     from ntk_propulsion.models.loaded import LoadedModel
@@ -40,7 +40,7 @@ class ProbeReport:
         features: Its input width d.
         examples: How many examples it was fitted on.
         regularisation: The chosen strength: sklearn's C of logistic, alpha of ridge regression.
-        metric: The score that follows, as in `ntk_propulsion.tasks.score`.
+        metric: The score that follows, as in `ntk_propulsion.tasks.Task.score`.
         train_score: On the examples fitted on.
         cv_score: Mean over held-out folds.
         cv_std: Standard deviation over the folds.
@@ -119,7 +119,7 @@ def fit_probe(
     _write(layer, search.best_estimator_, task)
     best, results = search.best_index_, search.cv_results_
     strength = next(iter(search.best_params_.values()))
-    train = score(task, search.predict(features), labels)[task.metric]
+    train = task.score(search.predict(features), labels)[task.metric]
     return ProbeReport(
         name,
         features.shape[1],
@@ -256,7 +256,7 @@ def _search(task: Task, intercept: bool, folds: int, seed: int) -> GridSearchCV:
         choose, folding = "neg_log_loss", StratifiedKFold
 
     def metric(pipeline: Pipeline, features: np.ndarray, labels: np.ndarray) -> float:
-        return score(task, pipeline.predict(features), labels)[task.metric]
+        return task.score(pipeline.predict(features), labels)[task.metric]
 
     return GridSearchCV(
         Pipeline(steps),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.tokens import batches
-from ntk_propulsion.tasks import Example, Task, score
+from ntk_propulsion.tasks import Example, Task
 
 
 @dataclass(frozen=True)
@@ -43,4 +43,4 @@ def evaluate(
         loaded.model.train(training)
     chosen_labels = logits.argmax(-1) if task.kind == "classification" else logits[:, 0]
     predictions = chosen_labels.tolist()
-    return Evaluation(score(task, predictions, [e.label for e in examples]), predictions, logits)
+    return Evaluation(task.score(predictions, [e.label for e in examples]), predictions, logits)

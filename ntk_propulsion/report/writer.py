@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from ntk_propulsion.figures import experiment as figures
 from ntk_propulsion.report.page import page
 from ntk_propulsion.report.pictures import Picture, picture
 from ntk_propulsion.runs.files import write_atomically
+from ntk_propulsion.runs.records import to_json
 from ntk_propulsion.trajectories import Trajectory
 from ntk_propulsion.trajectories.figures import draw_changes, draw_trajectories
 
@@ -67,7 +66,7 @@ def write_files(
     drawn = {name: style.render(figure) for name, figure in figures.items()}
     pictures = {name: picture(name, figures[name], png) for name, png in drawn.items()}
     html = page_of(report, pictures).encode()
-    text = strict_json(report).encode()
+    text = to_json(report).encode()
     final = folder / "report.json"
     final.unlink(missing_ok=True)
     files = {folder / "figures" / f"{name}.png": data for name, data in drawn.items()}
@@ -126,20 +125,3 @@ def draw_courses(
         if trajectory.method in ("full", "propulsion"):
             drawn[f"trajectories_change_{trajectory.method}"] = draw_changes(trajectory)
     return drawn
-
-
-def strict_json(value: Any) -> str:
-    """Write JSON that any reader accepts: NaN and infinity become null, numpy becomes plain."""
-    return json.dumps(_plain(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value

@@ -14,7 +14,27 @@ of ``rotten-tomatoes`` (case, spacing and punctuation aside), and 871 are parts 
 train on one and test on the other.
 """
 
-from ntk_propulsion.tasks.sources import TASK_NAMES, load_task
-from ntk_propulsion.tasks.task import Example, Kind, Task, draw, score
+from ntk_propulsion.tasks.draws import draw, hold_out
+from ntk_propulsion.tasks.kinds import KINDS, Kind, TaskKind
+from ntk_propulsion.tasks.labelled import Columns, Table, inferred_task, labelled
+from ntk_propulsion.tasks.loading import load_task
+from ntk_propulsion.tasks.source import Request, known_tasks, register
+from ntk_propulsion.tasks.task import Example, Task
 
-__all__ = ["TASK_NAMES", "Example", "Kind", "Task", "draw", "load_task", "score"]
+__all__ = [
+    "KINDS",
+    "Columns",
+    "Example",
+    "Kind",
+    "Request",
+    "Table",
+    "Task",
+    "TaskKind",
+    "draw",
+    "hold_out",
+    "inferred_task",
+    "known_tasks",
+    "labelled",
+    "load_task",
+    "register",
+]

@@ -1,7 +1,7 @@
 """What every function of the theory accepts as a kernel, and how it is checked.
 
 A kernel is a numpy array, a torch tensor (any device and dtype) or an object with ``.matrix`` and
-``.outputs``. Everything becomes float64 numpy. Rows are example-major: row ``n * O + o``.
+``.num_outputs``. Everything becomes float64 numpy. Rows are example-major: row ``n * O + o``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class HasMatrix(Protocol):
     def matrix(self) -> torch.Tensor: ...  # noqa: D102
 
     @property
-    def outputs(self) -> int: ...  # noqa: D102
+    def num_outputs(self) -> int: ...  # noqa: D102
 
 
 KernelLike = ArrayLike | torch.Tensor | HasMatrix
@@ -106,7 +106,8 @@ def count_outputs(*kernels: KernelLike, outputs: int | None = None) -> int:
     Raises:
         InputError: Where two sources differ, or O does not divide the kernel's rows and columns.
     """
-    known = {int(k.outputs) for k in kernels if hasattr(k, "matrix") and hasattr(k, "outputs")}
+    objects = [k for k in kernels if hasattr(k, "matrix") and hasattr(k, "num_outputs")]
+    known = {int(k.num_outputs) for k in objects}
     if outputs is not None:
         known.add(int(outputs))
     if len(known) > 1:

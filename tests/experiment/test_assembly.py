@@ -1,12 +1,8 @@
-import numpy as np
 import pytest
 
 from ntk_propulsion.experiment.materials import prepare
 from ntk_propulsion.models.roles import head_modules
-from ntk_propulsion.tasks import Example, Task
-from ntk_propulsion.tasks.task import targets_of
 from tests import tiny_runs
-from tests.tiny_folders import make_task
 
 
 @pytest.fixture(scope="module")
@@ -56,23 +52,3 @@ def test_the_answer_and_the_certificate_are_there(results):
 
 def test_the_head_is_the_classifier_and_the_pooler():
     assert head_modules(tiny_runs.prepared_model()) == {"bert.pooler.dense", "classifier"}
-
-
-def task(kind, labels):
-    examples = tuple(Example(i, "x", None, label) for i, label in enumerate(labels))
-    names = tuple(map(str, sorted(set(labels)))) if kind == "classification" else ()
-    return Task("t", kind, names, examples, examples, "accuracy", "made up")
-
-
-def test_targets_follow_the_outputs():
-    classes, values = task("classification", [0, 1, 1]), task("regression", [0.5, 2.0, 1.0])
-    assert targets_of(classes, classes.test, "logits").tolist() == [[1, 0], [0, 1], [0, 1]]
-    assert targets_of(classes, classes.test, "margin").tolist() == [[-1], [1], [1]]
-    assert targets_of(classes, classes.test, "sum") is None
-    for outputs in ("logits", "margin", "sum"):
-        assert np.array_equal(targets_of(values, values.test, outputs), [[0.5], [2.0], [1.0]])
-
-
-def test_three_classes_have_three_targets():
-    three = make_task(classes=3)
-    assert targets_of(three, three.test, "logits").shape == (len(three.test), 3)

@@ -79,10 +79,10 @@ def test_kernels_at_the_start_are_those_of_the_probed_model(at_start, kernels):
 
 def test_kernels_know_the_model_and_the_examples(at_start, kernels):
     rows = data_fingerprint(at_start.encoding.batch)
-    assert {kernel.rows for kernel in kernels.values()} == {rows}
+    assert {kernel.row_fingerprint for kernel in kernels.values()} == {rows}
     path = tiny_runs.finished() / "kernels.safetensors"
-    assert len({kernels[f"theta0/{t.name}"].model for t in at_start.tunings}) == 1
-    assert kernels["theta0/full"].model != kernels["full_tuned/full"].model
+    assert len({kernels[f"theta0/{t.name}"].model_fingerprint for t in at_start.tunings}) == 1
+    assert kernels["theta0/full"].model_fingerprint != kernels["full_tuned/full"].model_fingerprint
     with pytest.raises(InputError, match="another model"):
         load_kernels(path, model=model_fingerprint(torch.nn.Linear(1, 1)))
 

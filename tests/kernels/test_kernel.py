@@ -15,6 +15,8 @@ from torch import nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.kernel import (
+    _FIRST_FORMAT,
+    _RENAMED,
     FORMAT,
     Kernel,
     Kernels,
@@ -79,6 +81,18 @@ def test_any_kernel_survives_the_file(
     )
     save_kernels([kernel], path)
     assert same(load_kernels(path)["t"], kernel)
+
+
+def test_files_of_the_first_format_are_read(kernels: Kernels, tmp_path: Path) -> None:
+    path = tmp_path / "k"
+    save_kernels([kernels["full"]], path)
+    tensors, old = load_file(path), {new: name for name, new in _RENAMED.items()}
+    fields = {key: v for key, v in kernels["full"].__dict__.items() if isinstance(v, str | int)}
+    about = {"full": {old.get(key, key): value for key, value in fields.items()}}
+    assert about["full"].keys() >= {"outputs", "parameters", "rows", "columns", "model"}
+    save_file(tensors, path, {"format": _FIRST_FORMAT, "kernels": json.dumps(about)})
+    assert load_kernels(path)["full"].num_parameters == kernels["full"].num_parameters
+    assert torch.equal(load_kernels(path)["full"].matrix, kernels["full"].matrix)
 
 
 def test_kernels_of_another_model_are_refused(kernels: Kernels, tmp_path: Path) -> None:
@@ -267,4 +281,4 @@ def test_kernels_of_models_are_symmetric_and_definite(n: int, seed: int) -> None
     found = empirical_ntk(build("mlp", seed), vectors(n), ["full", "bitfit"], certificate=False)
     for kernel in found.values():
         kernel.check_symmetric_psd()
-        assert kernel.examples == n
+        assert kernel.num_examples == n

@@ -211,8 +211,8 @@ def _state(model: nn.Module) -> tuple:
 @pytest.mark.parametrize("fails", [False, True])
 def test_model_comes_back_as_it_was(name: str, fails: bool) -> None:
     architecture, model = ALL[name], build(name)
-    if name != "cnn":
-        model.train()
+    model.train()
+    next(iter(model.children())).eval()
     next(model.parameters()).requires_grad_(False)
     state, values = _state(model), copy.deepcopy(model.state_dict())
     outputs = (lambda output: 1 / 0) if fails else architecture.outputs
@@ -223,6 +223,12 @@ def test_model_comes_back_as_it_was(name: str, fails: bool) -> None:
     assert _state(model) == state
     assert all(torch.equal(v, values[k]) for k, v in model.state_dict().items())
     assert torch.is_grad_enabled()
+
+
+def test_a_model_in_training_mode_is_run_in_evaluation_mode() -> None:
+    model, batch = build("cnn"), ALL["cnn"].batch(3)
+    expected = empirical_ntk(model, batch, ["full"])["full"].matrix
+    assert torch.equal(empirical_ntk(model.train(), batch, ["full"])["full"].matrix, expected)
 
 
 class BatchMean(nn.Module):
@@ -244,7 +250,6 @@ class BatchMean(nn.Module):
         (nn.Linear(6, 2), torch.zeros(3, 6), {"tunings": ["layernorm"]}, "no parameters"),
         (nn.Linear(6, 2), torch.zeros(3, 6), {"memory": "8 apples"}, "not a size"),
         (nn.Linear(6, 2), torch.zeros(3, 6), {"memory": 10}, "too small"),
-        (nn.BatchNorm1d(6), torch.randn(3, 6), {}, "training mode"),
         (nn.BatchNorm1d(6, track_running_stats=False), torch.randn(3, 6), {}, "batch"),
         (nn.Sequential(nn.Linear(6, 4), BatchMean()), torch.randn(3, 6), {}, "'1' mixes"),
     ],

@@ -4,7 +4,6 @@ import torch
 from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.models.tokens import encode
-from ntk_propulsion.tasks import score
 from tests.tiny_folders import make_task, save_model
 
 
@@ -22,5 +21,5 @@ def test_predictions_stand_in_the_examples_order_whatever_the_batch_size(tmp_pat
     expected = logits.argmax(-1).tolist() if classes else logits[:, 0].tolist()
     assert result.predictions == pytest.approx(expected)
     labels = [e.label for e in task.train]
-    assert result.metrics == score(task, result.predictions, labels)
+    assert result.metrics == task.score(result.predictions, labels)
     assert not result.logits.requires_grad

@@ -1,11 +1,9 @@
 import json
-import math
 
-import numpy as np
 import pytest
 
 from ntk_propulsion.report import writer
-from ntk_propulsion.report.writer import draw, strict_json, write_report
+from ntk_propulsion.report.writer import draw, write_report
 
 
 def refuse(constant):
@@ -45,18 +43,6 @@ def test_the_page_embeds_every_figure_and_its_data(written):
     names = {path.stem for path in written[1][:-2]}
     assert html.count("data:image/webp;base64,") == len(names)
     assert names == {name for name in names if f'download="{name}.csv"' in html}
-
-
-def test_numpy_paths_and_tuples_become_plain(tmp_path):
-    value = {"a": np.float32(0.5), "b": np.array([1, 2]), 3: (math.inf, tmp_path), "c": np.bool_(1)}
-    assert json.loads(strict_json(value)) == {
-        "a": 0.5, "b": [1, 2], "3": [None, str(tmp_path)], "c": True,
-    }  # fmt: skip
-
-
-def test_what_json_cannot_say_is_an_error():
-    with pytest.raises(TypeError):
-        strict_json({"a": object()})
 
 
 def test_an_interruption_leaves_no_report_json(regression, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ def kernel_object(matrix, outputs, comparable=True):
             raise InputError("the kernels are over other examples")
 
     return SimpleNamespace(
-        matrix=torch.as_tensor(matrix), outputs=outputs, check_comparable=check_comparable
+        matrix=torch.as_tensor(matrix), num_outputs=outputs, check_comparable=check_comparable
     )
 
 
@@ -73,7 +73,7 @@ def test_kernels_over_other_examples_are_refused():
 
 
 def test_a_square_cross_kernel_object_says_that_it_is_one():
-    cross = SimpleNamespace(matrix=torch.eye(4), outputs=1, symmetric=False)
+    cross = SimpleNamespace(matrix=torch.eye(4), num_outputs=1, symmetric=False)
     assert not rows_are_columns(cross, np.eye(4))
     assert rows_are_columns(np.eye(4))
     assert not rows_are_columns(np.eye(4), stated=False)

@@ -90,7 +90,7 @@ def test_the_engines_asymmetric_kernel_predicts_a_small_step_of_a_network():
 
 
 class OfGradients:
-    matrix, outputs, product = torch.eye(2), 1, "gradient"
+    matrix, num_outputs, product = torch.eye(2), 1, "gradient"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_bad_input_is_named(call, words):
 
 def test_several_outputs_are_refused():
     class Kernel:
-        matrix, outputs, product = torch.eye(4), 2, "asymmetric"
+        matrix, num_outputs, product = torch.eye(4), 2, "asymmetric"
 
     with pytest.raises(InputError, match="one output, not 2"):
         sign_descent(Kernel(), np.zeros((2, 2)), [0, 1], 0.1, [[0]])

@@ -76,7 +76,7 @@ def test_the_kernel_of_what_trains_is_at_first_the_tunings(method, kind):
     assert relative(found.matrix, expected.matrix) < 1e-12
     assert torch.allclose(model(**inputs).logits, plain(**inputs).logits, atol=1e-14)
     if method not in ("lora", "adalora"):  # their other factor trains too
-        assert found.parameters == count_trained(tuning.bind(plain), plain)
+        assert found.num_parameters == count_trained(tuning.bind(plain), plain)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])

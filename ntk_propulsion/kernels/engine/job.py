@@ -350,13 +350,13 @@ class Job:
             kernels[tuning] = Kernel(
                 matrix=matrix.to(dtype),
                 tuning=tuning,
-                outputs=self.outputs,
-                parameters=count_trained(binding, models[0]),
+                num_outputs=self.outputs,
+                num_parameters=count_trained(binding, models[0]),
                 product=self.product.kind,
-                rows=data[0],
-                columns=data[-1],
-                model=hashes[0],
-                column_model=hashes[-1] if hashes[-1] != hashes[0] else None,
+                row_fingerprint=data[0],
+                column_fingerprint=data[-1],
+                model_fingerprint=hashes[0],
+                column_model_fingerprint=hashes[-1] if hashes[-1] != hashes[0] else None,
                 per_module={m: p.to(dtype) for m, p in parts.items()} if self.per_module else {},
                 exact_fallback={
                     name: why

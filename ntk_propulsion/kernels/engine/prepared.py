@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.state import evaluation_mode
 
 
 def compute_dtype(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype:
@@ -26,34 +27,25 @@ def prepared(model: nn.Module, dtype: torch.dtype, trained: set[str]) -> Iterato
     mode, requires_grad, gradients and buffers that it came with.
 
     Raises:
-        InputError: A batch normalisation is in training mode: it would mix the examples.
+        InputError: A batch normalisation has no running statistics: it would mix the examples.
     """
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            if module.training:
-                raise InputError(
-                    f"module {name!r} is a batch normalisation in training mode, which mixes the "
-                    "examples: call model.eval() first"
-                )
-            if not module.track_running_stats:
-                raise InputError(
-                    f"module {name!r} normalises by the statistics of the batch, which mixes the "
-                    "examples: use running statistics"
-                )
+        normalises = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if normalises and not module.track_running_stats:
+            raise InputError(
+                f"module {name!r} normalises by the statistics of the batch, which mixes the "
+                "examples: use running statistics"
+            )
     if any(p.is_floating_point() and p.dtype != dtype for p in model.parameters()):
         model = copy.deepcopy(model).to(dtype)
-    modes = {module: module.training for module in model.modules()}
     grads = {p: p.requires_grad for p in model.parameters()}
     buffers = {b: (b._version, b.clone()) for b in model.buffers()}
     try:
-        model.eval()
         for name, p in model.named_parameters():
             p.requires_grad_(name in trained)
-        with torch.enable_grad():
+        with evaluation_mode(model), torch.enable_grad():
             yield model
     finally:
-        for module, training in modes.items():
-            module.training = training
         for p, required in grads.items():
             p.requires_grad_(required)
         with torch.no_grad():

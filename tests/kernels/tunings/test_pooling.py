@@ -49,7 +49,7 @@ def test_pooled_propulsion_is_the_kernel_of_the_wrapped_model_at_one(
     found = compute(name, model, Propulsion(4, **chosen))
     wrapped = wrap(model, PropulsionConfig(4, **chosen))
     assert relative(found.matrix, reference(name, wrapped)) < tolerance(name)
-    assert found.parameters == 3 * sum(s.z.shape[1] for s in scalings(wrapped).values())
+    assert found.num_parameters == 3 * sum(s.z.shape[1] for s in scalings(wrapped).values())
 
 
 @settings(max_examples=25, deadline=None)
@@ -63,8 +63,8 @@ def test_the_kernel_at_one_is_a_pth_or_the_whole_of_one_vectors(
     found = compute("mlp", model, tuning)
     alone = pooling in ("max", "min") and ties == "first"
     assert relative(found.matrix, one.matrix if alone else one.matrix / count) < 1e-14
-    assert found.parameters == count * one.parameters
-    assert count_trained(tuning.bind(model), model) == count * one.parameters
+    assert found.num_parameters == count * one.num_parameters
+    assert count_trained(tuning.bind(model), model) == count * one.num_parameters
 
 
 @pytest.mark.parametrize(("pooling", "ties"), WAYS)
@@ -89,7 +89,7 @@ def test_a_wrapped_models_own_pooling_counts() -> None:
     wrapped = wrap(build("bert"), config)
     found = compute("bert", wrapped, Propulsion(7, vectors=5, pooling="l2"))
     assert relative(found.matrix, reference("bert", wrapped)) < 1e-12
-    assert found.parameters == sum(s.z.numel() for s in scalings(wrapped).values())
+    assert found.num_parameters == sum(s.z.numel() for s in scalings(wrapped).values())
 
 
 @pytest.mark.parametrize("product", ["gradient", "sign"])

@@ -70,7 +70,7 @@ def test_propulsion_is_the_kernel_of_the_wrapped_model(name: str) -> None:
     for degree, kernel in ((1, found["propulsion"]), (15, found["fifteen"])):
         wrapped = wrap(copy.deepcopy(model), PropulsionConfig(degree))
         assert relative(kernel.matrix, expected(name, wrapped, vectors(wrapped))) < tolerance(name)
-        assert kernel.parameters == sum(z.numel() for z in vectors(wrapped))
+        assert kernel.num_parameters == sum(z.numel() for z in vectors(wrapped))
     assert relative(found["fifteen"].matrix, 225 * found["propulsion"].matrix) < 1e-14
 
 
@@ -171,7 +171,7 @@ def test_lora_is_pefts(name: str) -> None:
     assert a.keys() == set(targets)
     assert relative(found.matrix, expected(name, wrapped, trained(wrapped))) < tolerance(name)
     of_b = [m.lora_B["default"].weight for m in adapters(wrapped, "lora_A").values()]
-    assert found.parameters == sum(b.numel() for b in of_b)
+    assert found.num_parameters == sum(b.numel() for b in of_b)
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -194,7 +194,7 @@ def test_adalora_is_pefts(name: str) -> None:
     assert relative(found.matrix, expected(name, wrapped, trained(wrapped))) < tolerance(name)
     lambdas = [m.lora_E["default"] for m in layers.values()]
     assert relative(found.matrix, expected(name, wrapped, lambdas)) < tolerance(name)
-    assert found.parameters == sum(p.numel() for p in lambdas)
+    assert found.num_parameters == sum(p.numel() for p in lambdas)
 
 
 @pytest.mark.parametrize("kind", ["LoraConfig", "AdaLoraConfig"])
@@ -226,7 +226,7 @@ def test_ia3_is_pefts(name: str) -> None:
     found = compute(name, model, tuning)["ia3"]
     assert inner
     assert relative(found.matrix, expected(name, wrapped, trained(wrapped))) < tolerance(name)
-    assert found.parameters == sum(p.numel() for p in trained(wrapped))
+    assert found.num_parameters == sum(p.numel() for p in trained(wrapped))
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -236,7 +236,7 @@ def test_layernorm_is_pefts(name: str) -> None:
     wrapped = peft_model(model, "LNTuningConfig", target_modules=norms)
     found = compute(name, model, LayerNorm())["layernorm"]
     assert relative(found.matrix, expected(name, wrapped, trained(wrapped))) < tolerance(name)
-    assert found.parameters == sum(p.numel() for p in trained(wrapped))
+    assert found.num_parameters == sum(p.numel() for p in trained(wrapped))
 
 
 TUNED = {
@@ -262,7 +262,7 @@ def test_trainable_is_the_kernel_of_any_peft_model(name: str, kind: str) -> None
     values = trained(wrapped)
     found = compute(name, wrapped, Trainable())
     assert relative(found["trainable"].matrix, expected(name, wrapped, values)) < tolerance(name)
-    assert found["trainable"].parameters == sum(p.numel() for p in values)
+    assert found["trainable"].num_parameters == sum(p.numel() for p in values)
     assert found.errors.keys() | found.exact_fallback.keys() == set(names)
 
 
@@ -275,7 +275,7 @@ def test_bitfit_trains_the_biases(name: str) -> None:
     found = compute(name, model, BitFit())["bitfit"]
     biases = [p for n, p in model.named_parameters() if "bias" in n.split(".")[-1]]
     assert relative(found.matrix, expected(name, model, biases)) < tolerance(name)
-    assert found.parameters == sum(p.numel() for p in biases)
+    assert found.num_parameters == sum(p.numel() for p in biases)
 
 
 def test_head_is_what_lies_outside_the_pretrained_base() -> None:
@@ -286,7 +286,7 @@ def test_head_is_what_lies_outside_the_pretrained_base() -> None:
     ) < tolerance("roberta")
     mlp = build("mlp")
     found = compute("mlp", mlp, Head())["head"]
-    assert relative(found.matrix, expected("mlp", mlp, list(mlp[-1].parameters()))) < 1e-12
+    assert relative(found.matrix, expected("mlp", mlp, list(mlp[-1].num_parameters()))) < 1e-12
 
 
 def test_parameters_by_pattern() -> None:
@@ -309,7 +309,7 @@ def test_rowcolumn_trains_output_neurons_or_input_features(name: str, axis: str)
         part = (jacobian[:, :3] if rows_first else jacobian[:, :, :3]).flatten(1)
         total, size = total + part @ part.T, size + part.shape[1]
     assert relative(found.matrix, total) < tolerance(name)
-    assert found.parameters == size
+    assert found.num_parameters == size
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "bert", "gpt2-lm", "albert", "padded-embedding"])
@@ -323,14 +323,14 @@ def test_random_subset_is_entries_of_the_full_jacobian(name: str) -> None:
         part = rows(name, model, [model.get_parameter(parameter)])[:, index]
         total = total + part @ part.T
     assert relative(found.matrix, total) < tolerance(name)
-    assert found.parameters == size
+    assert found.num_parameters == size
 
 
 def test_random_subset_is_as_large_as_another_tuning() -> None:
     model = build("bert")
     for other in (Propulsion(), LoRA(2), BitFit() + Head()):
         found = compute("bert", model, other, RandomSubset(other))
-        assert found["random_subset"].parameters == found[other.name].parameters
+        assert found["random_subset"].num_parameters == found[other.name].num_parameters
 
 
 @given(size=st.integers(1, 99), seed=st.integers(0, 99))
@@ -367,7 +367,7 @@ def test_a_sum_trains_both() -> None:
     found = compute("bert", model, Propulsion(), Head(), Propulsion() + Head(), LoRA() + Full())
     total = found["propulsion"].matrix + found["head"].matrix
     assert relative(found["propulsion+head"].matrix, total) < 1e-14
-    sizes = [found[t].parameters for t in ("propulsion", "head", "propulsion+head")]
+    sizes = [found[t].num_parameters for t in ("propulsion", "head", "propulsion+head")]
     assert sizes[0] + sizes[1] == sizes[2]
 
 
@@ -378,10 +378,10 @@ def test_what_two_tunings_of_a_sum_train_counts_once() -> None:
     head = set(model.classifier.parameters())
     chosen = [p for n, p in model.named_parameters() if n.endswith("bias") or p in head]
     assert relative(found["bitfit+head"].matrix, expected("bert", model, chosen)) < 1e-12
-    assert found["bitfit+head"].parameters == sum(p.numel() for p in chosen)
-    assert 500 < found[entries.name].parameters < 1000
+    assert found["bitfit+head"].num_parameters == sum(p.numel() for p in chosen)
+    assert 500 < found[entries.name].num_parameters < 1000
     assert relative(found["random_subset+full"].matrix, found["full"].matrix) < 1e-14
-    assert found["random_subset+full"].parameters == found["full"].parameters
+    assert found["random_subset+full"].num_parameters == found["full"].num_parameters
 
 
 def test_tunings_by_name() -> None:

@@ -1,0 +1,84 @@
+"""Frozen dataclasses as JSON and back: the one place where results become text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from ntk_propulsion.errors import InputError
+
+T = TypeVar("T")
+INDENT = 1
+_PLACE = re.compile(r" - at `(?P<place>\$[^`]*)`$")
+
+
+def to_json(obj: Any) -> str:
+    """Write an object as indented JSON that any reader accepts, with a newline at its end.
+
+    Args:
+        obj: A dataclass, or tuples, lists, dicts with plain keys, numbers, texts and paths, nested;
+            numpy's numbers and arrays are written as Python's.
+
+    Returns:
+        Strict JSON: NaN and infinity become null.
+
+    Raises:
+        TypeError: Something in it is none of these.
+    """
+    plain = msgspec.json.encode(obj, enc_hook=_plain)
+    return msgspec.json.format(plain, indent=INDENT).decode() + "\n"
+
+
+def from_json(form: type[T], text: str | bytes) -> T:
+    """Read what `to_json` wrote of an object of this type; unknown keys are passed over.
+
+    Raises:
+        InputError: The text is not JSON, or not of such an object; it says where.
+    """
+    try:
+        return msgspec.json.decode(text, type=form, dec_hook=_restored)
+    except msgspec.ValidationError as error:
+        raise InputError(_in_words(str(error))) from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise InputError(f"no whole JSON ({error})") from error
+
+
+def schema(form: type) -> dict[str, Any]:
+    """Return the JSON schema of a dataclass; docstrings become its descriptions."""
+    return msgspec.json.schema(form, schema_hook=_schema)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path | str):  # a subclass of str, such as torch's version
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"no JSON for a {type(value).__name__}")
+
+
+def _restored(form: type, value: Any) -> Any:
+    if form is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"no {form.__name__} from JSON")
+
+
+def _schema(form: type) -> dict[str, Any]:
+    if form is Path:
+        return {"type": "string"}
+    raise TypeError(f"no JSON schema of a {form.__name__}")
+
+
+def _in_words(message: str) -> str:
+    """Put the place of an error first, without the signs of a path: ``results.kernels[0]``."""
+    place = _PLACE.search(message)
+    said = message[: place.start()] if place else message
+    said = said.replace("`", "")
+    said = said[:1].lower() + said[1:]
+    return f"{place['place'].removeprefix('$').removeprefix('.')}: {said}" if place else said

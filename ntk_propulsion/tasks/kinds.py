@@ -1,0 +1,144 @@
+"""Kinds of tasks: what follows for losses, targets, predictions and scores, each in one place.
+
+Torch, scipy and scikit-learn are imported where they are needed: a command line that lists the
+tasks needs none of them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Kind = Literal["classification", "regression"]
+Numbers = Sequence[float] | NDArray[np.generic]
+
+
+class TaskKind(ABC):
+    """What follows from the kind of a task.
+
+    Attributes:
+        metric: The score that leads unless a task names another.
+        loss: The training's loss, as `ntk_propulsion.theory.losses.make_loss` takes it.
+        unit: What that loss is in, for people.
+        problem_type: What transformers calls the kind.
+        stratified: Whether draws keep the shares of labels.
+    """
+
+    metric: ClassVar[str]
+    loss: ClassVar[str]
+    unit: ClassVar[str]
+    problem_type: ClassVar[str]
+    stratified: ClassVar[bool]
+
+    @abstractmethod
+    def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss () of logits (N, O) against labels (N,), in the logits' dtype."""
+
+    @abstractmethod
+    def predictions(self, logits: Tensor) -> Tensor:
+        """Return what logits (N, O) predict, (N,): class indices, or targets."""
+
+    @abstractmethod
+    def targets(
+        self, labels: NDArray[np.generic], classes: int, outputs: str
+    ) -> NDArray[np.float64] | None:
+        """Return what the outputs of N examples should become, (N, O); None if nothing.
+
+        Args:
+            labels: (N,) class indices, or targets.
+            classes: Outputs of the model.
+            outputs: The kernels' outputs by name, e.g. ``"logits"`` or ``"margin"``.
+        """
+
+    @abstractmethod
+    def scores(self, predictions: Numbers, labels: Numbers, metric: str) -> dict[str, float]:
+        """Return scores by name, as GLUE has them; ``metric`` is one of them."""
+
+
+class Classification(TaskKind):
+    """One of several classes: an output a class, cross-entropy, accuracy."""
+
+    metric = "accuracy"
+    loss = "cross-entropy"
+    unit = "nats"
+    problem_type = "single_label_classification"
+    stratified = True
+
+    def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits, labels.long())
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        """Return the classes with the largest logits."""
+        return logits.argmax(-1)
+
+    def targets(
+        self, labels: NDArray[np.generic], classes: int, outputs: str
+    ) -> NDArray[np.float64] | None:
+        """Return one-hot labels; of the margin of two classes -1 and 1, of the sum nothing.
+
+        One-hot labels all sum to 1.
+        """
+        if outputs == "sum":
+            return None
+        one_hot = np.eye(classes)[labels.astype(int)]
+        return one_hot[:, 1:] - one_hot[:, :1] if outputs == "margin" else one_hot
+
+    def scores(self, predictions: Numbers, labels: Numbers, metric: str) -> dict[str, float]:
+        """Return the accuracy, and Matthews' correlation where that leads (CoLA)."""
+        from sklearn.metrics import accuracy_score, matthews_corrcoef
+
+        scores = {"accuracy": float(accuracy_score(labels, predictions))}
+        if metric == "matthews":
+            scores["matthews"] = float(matthews_corrcoef(labels, predictions))
+        return scores
+
+
+class Regression(TaskKind):
+    """A number: one output, the squared error, correlations."""
+
+    metric = "pearson"
+    loss = "squared"
+    unit = "mean squared error"
+    problem_type = "regression"
+    stratified = False
+
+    def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean squared error."""
+        from torch.nn.functional import mse_loss
+
+        return mse_loss(logits[:, 0], labels.to(logits.dtype))
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        """Return the only output."""
+        return logits[:, 0]
+
+    def targets(
+        self, labels: NDArray[np.generic], classes: int, outputs: str
+    ) -> NDArray[np.float64] | None:
+        """Return the labels as a column, whatever the outputs are: there is but one."""
+        return labels[:, None].astype(np.float64)
+
+    def scores(self, predictions: Numbers, labels: Numbers, metric: str) -> dict[str, float]:
+        """Return Pearson's and Spearman's correlation, NaN with a constant."""
+        from scipy.stats import pearsonr, spearmanr
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a constant input: NaN says as much
+            return {
+                "pearson": float(pearsonr(predictions, labels).statistic),
+                "spearman": float(spearmanr(predictions, labels).statistic),
+            }
+
+
+KINDS: dict[Kind, TaskKind] = {"classification": Classification(), "regression": Regression()}

@@ -1,0 +1,44 @@
+import math
+
+import numpy as np
+import pytest
+
+from ntk_propulsion.tasks import Example, Task
+from tests.tiny_folders import make_task
+
+
+def task(kind, labels):
+    examples = tuple(Example(i, "x", None, label) for i, label in enumerate(labels))
+    names = tuple(map(str, sorted(set(labels)))) if kind == "classification" else ()
+    return Task("t", kind, names, examples, examples, "accuracy", "made up")
+
+
+def test_targets_follow_the_outputs():
+    classes, values = task("classification", [0, 1, 1]), task("regression", [0.5, 2.0, 1.0])
+    assert classes.targets(classes.test, "logits").tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert classes.targets(classes.test, "margin").tolist() == [[-1], [1], [1]]
+    assert classes.targets(classes.test, "sum") is None
+    for outputs in ("logits", "margin", "sum"):
+        assert np.array_equal(values.targets(values.test, outputs), [[0.5], [2.0], [1.0]])
+
+
+def test_three_classes_have_three_targets():
+    three = make_task(classes=3)
+    assert three.targets(three.test, "logits").shape == (len(three.test), 3)
+
+
+def test_scores_agree_with_hand_computed_values():
+    assert task("classification", [0, 1]).score([0, 1, 1, 1], [0, 1, 0, 1]) == {"accuracy": 0.75}
+    cola = Task("cola", "classification", ("0", "1"), (), (), "matthews", "")
+    # tp 2, tn 1, fp 1, fn 0: (2 - 0) / sqrt(3 * 2 * 2 * 1)
+    assert cola.score([0, 1, 1, 1], [0, 1, 0, 1])["matthews"] == pytest.approx(2 / 12**0.5)
+    stsb = Task("stsb", "regression", (), (), (), "pearson", "")
+    scores = stsb.score([1.0, 2.0, 9.0], [1.0, 2.0, 3.0])
+    assert scores["spearman"] == pytest.approx(1)
+    assert scores["pearson"] == pytest.approx(8 / (38 * 2) ** 0.5)
+
+
+def test_constant_predictions_score_nan_without_a_warning(recwarn):
+    stsb = Task("stsb", "regression", (), (), (), "pearson", "")
+    assert all(math.isnan(x) for x in stsb.score([1.0] * 3, [1.0, 2.0, 3.0]).values())
+    assert not recwarn.list
