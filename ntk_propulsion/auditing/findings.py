@@ -176,9 +176,7 @@ def _inside(of: AuditedCheckpoint) -> str:
     if of.degree is not None:
         near = words.percent(total.gain_share_in_range)
         gains += f", of which {near} lie in that range too"
-    return (
-        f"{words.percent(total.share_in_range)} of z lie in the paper's [{low}, {high}]{gains}"
-    )
+    return f"{words.percent(total.share_in_range)} of z lie in the paper's [{low}, {high}]{gains}"
 
 
 def _outliers(of: AuditedCheckpoint) -> str:

@@ -43,9 +43,7 @@ CLOSE = 0.9
 """Cosines from here on, in absolute value, are listed as layers that moved alike."""
 
 
-def vector_results(
-    subject: Subject, degrees: tuple[int, ...] = DEGREES
-) -> ScalingVectors | None:
+def vector_results(subject: Subject, degrees: tuple[int, ...] = DEGREES) -> ScalingVectors | None:
     """Return the statistics of the scaling vectors of Propulsion or IA3.
 
     Args:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -260,11 +261,11 @@ def _layer(module: str, update: LayerUpdate) -> AuditedLayer:
         )
     if update.low_rank is None:
         return found
-    shares = {f"share_rank_{r}": finite(update.low_rank.share(r)) for r in RANKS}
+    shares: dict[str, Any] = {f"share_rank_{r}": finite(update.low_rank.share(r)) for r in RANKS}
     return replace(found, **shares)
 
 
-def _shares(explained: Explained) -> dict[str, float | None]:
+def _shares(explained: Explained) -> dict[str, Any]:
     """Return the shares that layers, and all of them together, have."""
     shares = {
         "relative_norm": explained.relative_norm,
