@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.depth import depth_axis, role
-from ntk_propulsion.figures.plot import Plot, chosen
-from ntk_propulsion.figures.scaling import gain_histogram, scaling_figure
+from ntk_propulsion.figures.before.depth import depth_axis, role
+from ntk_propulsion.figures.before.plot import Plot, chosen
+from ntk_propulsion.figures.before.scaling import gain_histogram, scaling_figure
 from ntk_propulsion.figures.style import plain
 
 SMOOTH = 20  # a loss curve with more points than this gets a running mean

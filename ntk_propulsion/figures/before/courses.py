@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.plot import Plot
+from ntk_propulsion.figures.before.plot import Plot
 from ntk_propulsion.figures.style import plain
 
 KERNELS = {
