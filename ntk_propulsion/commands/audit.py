@@ -11,7 +11,8 @@ import click
 from rich.markup import escape
 
 from ntk_propulsion.auditing.audit import open_audit, run_audit
-from ntk_propulsion.auditing.gates import GATES, Gate, failed, parse_gates
+from ntk_propulsion.auditing.gates import GATES, failed, parse_gates
+from ntk_propulsion.auditing.results import Audit
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.commands.command_line import (
     LOOK,
@@ -24,7 +25,8 @@ from ntk_propulsion.commands.command_line import (
 )
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.report.audit_tables import verdict_table
-from ntk_propulsion.runs.folder import Run, default_folder
+from ntk_propulsion.report.audit_writer import VECTORS, read_audit, write_audit
+from ntk_propulsion.runs.folder import OWN, Run, default_folder
 from ntk_propulsion.tasks import known_tasks
 
 FAILED = 3
@@ -87,37 +89,32 @@ def audit(
     if resume and not out:
         raise InputError("--resume needs --out, the folder of the audit")
     folder = Path(out) if out else default_folder(f"audit-{settings.names[0]}")
-    run = Run(folder, asdict(settings))
+    run = Run(folder, asdict(settings), own=(*OWN, VECTORS))
     run.check(overwrite=overwrite, resume=resume)
-    if not (resume and run.complete):
-        _do(settings, run, overwrite, output)
-    report = run.report()
-    _show(report["results"], output)
+    done = resume and run.complete
+    found = read_audit(folder) if done else _do(settings, run, overwrite, output)
+    _show(found, output)
     output.end(folder / "report.html", (folder / run.final).read_text())
-    return _gate(gates, report)
+    failures = failed(gates, found.checkpoints)
+    if failures:
+        print(" ".join(f"failed: {'; '.join(failures)}".split()), file=sys.stderr)
+    return FAILED if failures else 0
 
 
-def _do(settings: AuditSettings, run: Run, overwrite: bool, output: Output) -> None:
+def _do(settings: AuditSettings, run: Run, overwrite: bool, output: Output) -> Audit:
+    """Do the audit and write its folder, which is made once all bad names and shapes have shown."""
     try:
         with output.progress() as progress:
-            opened = open_audit(settings)  # all bad names and shapes show before the folder is made
-            found = run_audit(opened, progress)
+            found = run_audit(open_audit(settings), progress)
             run.begin(overwrite=overwrite)
-            found.write(run.folder)
+            write_audit(found, run.folder)
+            return found
     except KeyboardInterrupt as stop:
         raise Interrupted("the same command does it again") from stop
 
 
-def _show(results: dict[str, Any], output: Output) -> None:
+def _show(audit: Audit, output: Output) -> None:
     console = output.console()
-    console.print(verdict_table(results))
-    for line in results["answer"]:
+    console.print(verdict_table(audit.results))
+    for line in audit.answer:
         console.print(escape(line), end="\n\n")
-
-
-def _gate(gates: list[Gate], report: dict[str, Any]) -> int:
-    """Say which rules failed, on one line, and return the exit status."""
-    found = failed(gates, report["results"]["checkpoints"])
-    if found:
-        print(" ".join(f"failed: {'; '.join(found)}".split()), file=sys.stderr)
-    return FAILED if found else 0

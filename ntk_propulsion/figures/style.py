@@ -138,7 +138,11 @@ def frame(figure: Figure, title: str, caption: str) -> None:
     width = int(figure.get_figwidth() * 14.5)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     figure.supxlabel(
-        "\n".join(textwrap.wrap(caption.strip(), width)), x=0.01, ha="left", fontsize=8.5, color="#444444"
+        "\n".join(textwrap.wrap(caption.strip(), width)),
+        x=0.01,
+        ha="left",
+        fontsize=8.5,
+        color="#444444",
     )
 
 

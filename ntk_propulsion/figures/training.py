@@ -57,8 +57,7 @@ def training(
     style.frame(
         figure,
         "Training",
-        plain(setting)
-        + " Thin: each batch; thick: running mean of the last batches." * smoothed,
+        plain(setting) + " Thin: each batch; thick: running mean of the last batches." * smoothed,
     )
     return figure
 

@@ -60,9 +60,7 @@ def condensed(kernel: Kernel, head: Collection[str]) -> Kernel:
     return replace(kernel, per_module=kept if total is None else {**kept, _REST: total})
 
 
-def _split(
-    kernel: Kernel, head: Collection[str]
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def _split(kernel: Kernel, head: Collection[str]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     inside = set(head)
     own = [part for name, part in kernel.per_module.items() if plain_module(name) in inside]
     rest = [part for name, part in kernel.per_module.items() if plain_module(name) not in inside]

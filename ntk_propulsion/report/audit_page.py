@@ -231,7 +231,9 @@ def _comparison(results: AuditResults) -> list[Sheet]:
     rows = [asdict(side_by_side(of)) for of in results.checkpoints]
     return [
         sheet("comparison", "The checkpoints side by side", columns, rows),
-        *_table("pairs", "Scaling vectors, two by two", list(map(asdict, results.comparison)), pairs),
+        *_table(
+            "pairs", "Scaling vectors, two by two", list(map(asdict, results.comparison)), pairs
+        ),
     ]
 
 
