@@ -20,7 +20,7 @@ from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.subject import Subject
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings.tunings import Full, Propulsion
+from ntk_propulsion.kernels.tunings import Full, Propulsion
 from ntk_propulsion.measurements.distances import kernel_distances, kernel_drifts
 from ntk_propulsion.measurements.modules import module_comparisons
 from ntk_propulsion.measurements.parts import Parts, condensed, parts_of, plain_module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -121,6 +122,7 @@ def _draw(
 ) -> list[Record]:
     """Draw one metric of all kernels; return what was drawn."""
     looks = style.tuning_looks(d.tuning for d in table)
+    apart = 0.17 if any(d.part != "all" for d in table) else 0.0
     right = 1.0
     rows: list[Record] = []
     for d in table:
@@ -129,13 +131,13 @@ def _draw(
             continue
         where = {"point": d.point, "tuning": d.tuning, "part": d.part}
         rows.append({**where, "metric": metric, "value": value, "low": low, "high": high})
-        y = lines.index((d.point, d.tuning)) + (-0.17 if d.part == "all" else 0.17)
+        y = lines.index((d.point, d.tuning)) + (-apart if d.part == "all" else apart)
         colour, _ = looks[d.tuning]
         if low is not None and high is not None:
             ax.plot([low, high], [y, y], color=colour, linewidth=1.6)
         face = colour if d.part == "all" else "white"
         ax.plot(value, y, "o", color=colour, mfc=face, markersize=6)
-        look = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
+        look: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
         ax.annotate(words.show(metric, value), (value, y), (0, 5), **look)
         right = max(right, value, high or value)
     ax.set_xlim(min(-0.12 * right, ax.get_xlim()[0]), right * 1.12)

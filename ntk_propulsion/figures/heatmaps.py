@@ -179,7 +179,7 @@ def _bands(ax: Axes, labels: Labels | None, order: np.ndarray, names: bool) -> N
             ax.axvline(edge, color="black", linewidth=0.8)
     rows, columns = ax.inset_axes((-0.045, 0, 0.03, 1)), ax.inset_axes((0, 1.015, 1, 0.03))
     for band, image in ((rows, codes[:, None]), (columns, codes[None, :])):
-        band.imshow(image, aspect="auto", **look)  # type: ignore[arg-type]
+        band.imshow(image, aspect="auto", **look)
         band.set(xticks=[], yticks=[])
         band.grid(False)
         band.spines[:].set_visible(False)

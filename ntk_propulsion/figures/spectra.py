@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -62,9 +61,10 @@ def spectra(
     drawn = {part: found for part, found in by_part.items() if found}
     if not drawn:
         raise InputError("there is no kernel to draw the eigenvalues of, or all are zero")
-    figure = Plot(figsize=(12, 5.4 + 0.2 * max(map(len, drawn.values()))))
+    height = 5.4 + 0.2 * max(map(len, drawn.values()))  # the legends' lines
+    figure = Plot(figsize=(6.2 * len(drawn), height))
     for i, (part, found) in enumerate(drawn.items()):
-        ax = figure.add_subplot(1, max(2, len(drawn)), i + 1)
+        ax = figure.add_subplot(1, len(drawn), i + 1)
         figure.rows += _draw(ax, part, found)
         ax.set_title(words.PARTS[part] if head else "")
     style.frame(
@@ -84,7 +84,7 @@ def _listed(
         if isinstance(value, Mapping):
             yield from ((name, tuning, kernel) for tuning, kernel in value.items())
         else:
-            yield "", name, cast(KernelLike, value)
+            yield "", name, value
 
 
 def _spectrum(point: str, tuning: str, matrix: Array) -> _Spectrum:

@@ -24,7 +24,20 @@ from ntk_propulsion.runs.files import write_atomically
 # Okabe and Ito's palette, without its yellow, which is too light for lines on white.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 AMBER, SKY, GREY = "#E69F00", "#56B4E9", "#6B6B6B"
-PALETTE = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY)
+# Four of Tol's muted colours follow, for figures with many names.
+PALETTE = (
+    BLUE,
+    ORANGE,
+    GREEN,
+    PURPLE,
+    AMBER,
+    SKY,
+    GREY,
+    "#882255",
+    "#332288",
+    "#999933",
+    "#44AA99",
+)
 MARKERS = "osD^vPX"
 MOST_TICKS = 8  # of an axis of steps
 TUNING_COLOURS = {"full": BLUE, "propulsion": ORANGE}
@@ -87,7 +100,7 @@ def plain(text: object) -> str:
 
 
 def appearance(names: Iterable[str], known: Iterable[str] = ()) -> dict[str, Look]:
-    """Give every name a (colour, marker); 49 differ.
+    """Give every name a (colour, marker); 77 differ.
 
     A known name has the look of its place among the known ones, in every figure; the others follow
     in the order of their first appearance.

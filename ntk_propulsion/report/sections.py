@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ntk_propulsion import words
-from ntk_propulsion.figures.courses import KERNELS
+from ntk_propulsion.figures.before.courses import KERNELS
 from ntk_propulsion.report.pictures import Picture
 from ntk_propulsion.report.sheets import (
     Column,

@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ntk_propulsion import words
-from ntk_propulsion.figures import courses, heatmaps, style
-from ntk_propulsion.figures import experiment as figures
+from ntk_propulsion.figures import style
+from ntk_propulsion.figures.before import courses, heatmaps
+from ntk_propulsion.figures.before import experiment as figures
 from ntk_propulsion.report.page import page
 from ntk_propulsion.report.pictures import Picture, picture
 from ntk_propulsion.runs.files import write_atomically

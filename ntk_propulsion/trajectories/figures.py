@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,12 +15,14 @@ from matplotlib.ticker import MaxNLocator
 from ntk_propulsion import words
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.heatmaps import CLIP, per_pair
-from ntk_propulsion.figures.plot import Plot
+from ntk_propulsion.figures.pairs import CLIP, per_pair
+from ntk_propulsion.figures.plot import Plot, Record
 from ntk_propulsion.figures.style import plain
 from ntk_propulsion.measurements.regime import HOLDS, WEAKLY
 from ntk_propulsion.theory.inputs import Array
-from ntk_propulsion.trajectories.trajectory import Row, Trajectory
+
+if TYPE_CHECKING:
+    from ntk_propulsion.trajectories.trajectory import Trajectory
 
 BOTTOM = 1e-4  # of what is drawn of drifts and errors: less is rounding in single precision
 LINES = {"own": "-", "full": "--"}
@@ -37,7 +39,7 @@ PANELS = {
 
 
 @style.styled
-def draw_trajectories(trajectories: Sequence[Trajectory]) -> Figure:
+def draw_trajectories(trajectories: Sequence[Trajectory]) -> Plot:
     """Draw drift, linearization error, velocity, distance from theta_0, alignment and rank.
 
     Lines are of all examples; the bands of the first three panels hold the middle half of the
@@ -49,7 +51,7 @@ def draw_trajectories(trajectories: Sequence[Trajectory]) -> Figure:
     if not trajectories:
         raise InputError("there is no trajectory to draw")
     names = _names(trajectories)
-    looks = style.appearance(["full", "propulsion", *names])
+    looks = style.tuning_looks(names)
     examined = trajectories[0].points[0].per_example
     figure = Plot(_drawn(trajectories), figsize=(12, 7.6))
     for i, (quantity, label) in enumerate(PANELS.items()):
@@ -62,14 +64,12 @@ def draw_trajectories(trajectories: Sequence[Trajectory]) -> Figure:
         if quantity in REGIME:
             _thresholds(ax)
         ax.set_title(label)
-        ax.set_xscale("symlog", linthresh=1)
-        ax.set_xlim(left=0)
-        ax.set_xlabel("step")
+        style.steps(ax, [step for trajectory in trajectories for step in trajectory.steps])
     handles = [
         Line2D([], [], color=looks[name][0], marker=looks[name][1], label=_legend(name, t))
         for name, t in zip(names, trajectories, strict=True)
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=min(3, len(handles)))
+    figure.legend(handles=handles, loc="outside right upper")
     style.frame(
         figure,
         "Kernels along training",
@@ -82,7 +82,7 @@ def draw_trajectories(trajectories: Sequence[Trajectory]) -> Figure:
 
 
 @style.styled
-def draw_changes(trajectory: Trajectory, steps: Sequence[int] | None = None) -> Figure:
+def draw_changes(trajectory: Trajectory, steps: Sequence[int] | None = None) -> Plot:
     """Draw (J_t - J_0)(J_t - J_0)' at some steps on one scale, beside K_0 on its own.
 
     The paper's appendix C shows differences of Jacobians between steps; here each pixel is a pair
@@ -121,7 +121,7 @@ def draw_changes(trajectory: Trajectory, steps: Sequence[int] | None = None) -> 
     return figure
 
 
-def _drawn(trajectories: Sequence[Trajectory]) -> list[Row]:
+def _drawn(trajectories: Sequence[Trajectory]) -> list[Record]:
     return [
         {**row, "learning_rate": trajectory.settings.get("learning_rate")}
         for trajectory in trajectories
@@ -130,7 +130,7 @@ def _drawn(trajectories: Sequence[Trajectory]) -> list[Row]:
     ]
 
 
-def _pixels(steps: Sequence[int], images: Sequence[Array]) -> list[Row]:
+def _pixels(steps: Sequence[int], images: Sequence[Array]) -> list[Record]:
     """Return what the images show, in the order of their rows and columns; the first is K_0."""
     names = ["K_0", *(f"change at step {step}" for step in steps)]
     return [

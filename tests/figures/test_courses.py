@@ -2,7 +2,7 @@ import copy
 
 import pytest
 
-from ntk_propulsion.figures import courses
+from ntk_propulsion.figures.before import courses
 from ntk_propulsion.figures.style import render
 from ntk_propulsion.report.sections import sections
 from ntk_propulsion.report.writer import draw_courses

@@ -3,8 +3,8 @@ import copy
 import numpy as np
 import pytest
 
-from ntk_propulsion.figures import heatmaps
-from ntk_propulsion.figures.heatmaps import example_order, kernel_heatmaps, per_pair
+from ntk_propulsion.figures.before import heatmaps
+from ntk_propulsion.figures.before.heatmaps import example_order, kernel_heatmaps, per_pair
 
 
 def images(figure):
@@ -103,10 +103,10 @@ def test_the_data_are_the_pixels_each_pair_once(experiment):
             ),
         ):
             assert row["K_F"] == pytest.approx(full[at], rel=1e-5)
-            assert row["K_P"] * figure.pairs["scale"] == pytest.approx(scaled[at], rel=1e-5)
+            assert row["K_P"] * figure.pairs.scale == pytest.approx(scaled[at], rel=1e-5)
             assert row["difference"] == pytest.approx(difference[at], rel=1e-5)
             assert abs(row["K_F"] - row["K_P"]) == pytest.approx(raw[at], rel=1e-4)
-    assert figure.pairs["limit"] == images(figure)[0].get_clim()[1]
+    assert figure.pairs.limit == images(figure)[0].get_clim()[1]
 
 
 def test_a_page_does_not_carry_the_pairs_of_too_many_examples(classification, monkeypatch):

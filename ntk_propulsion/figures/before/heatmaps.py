@@ -57,7 +57,7 @@ class Pairs:
         """K_F - s K_P, (N, N)."""
         return self.full - self.scale * self.other
 
-    def rows(self) -> list[words.Row]:
+    def rows(self) -> list[dict[str, Any]]:
         """Return each pair once (kernels are symmetric), to six digits."""
         panels = {"K_F": self.full, "K_P": self.other, "difference": self.difference}
         return [

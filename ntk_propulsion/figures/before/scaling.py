@@ -22,7 +22,7 @@ LOW, HIGH = NEAR_ONE
 def scaling_figure(
     table: Sequence[dict[str, Any]],
     vectors: Mapping[str, np.ndarray],
-    gain: Callable[[Axes, np.ndarray], list[words.Row]],
+    gain: Callable[[Axes, np.ndarray], list[dict[str, Any]]],
 ) -> Plot:
     """Draw z by role, what ``gain`` draws of it, and z module by module.
 
@@ -44,7 +44,7 @@ def scaling_figure(
     return figure
 
 
-def gain_histogram(ax: Axes, every: np.ndarray, degree: int) -> list[words.Row]:
+def gain_histogram(ax: Axes, every: np.ndarray, degree: int) -> list[dict[str, Any]]:
     """Draw how often each gain z**k occurs; return the bars."""
     with np.errstate(over="ignore"):
         gain = every**degree
@@ -67,9 +67,9 @@ def _by_role(
     vectors: Mapping[str, np.ndarray],
     every: np.ndarray,
     looks: Mapping[str, tuple[str, str]],
-) -> list[words.Row]:
+) -> list[dict[str, Any]]:
     edges = np.linspace(min(LOW - 0.01, every.min()), max(HIGH + 0.01, every.max()), 61)
-    bars: list[words.Row] = []
+    bars: list[dict[str, Any]] = []
     for i, (name, (colour, _)) in enumerate(looks.items()):
         z = [np.ravel(v) for module, v in vectors.items() if roles.get(module) == name]
         if not z:
@@ -90,7 +90,7 @@ def _by_role(
 
 def _by_module(
     ax: Axes, table: Sequence[dict[str, Any]], looks: Mapping[str, tuple[str, str]]
-) -> list[words.Row]:
+) -> list[dict[str, Any]]:
     for i, row in enumerate(table):
         colour, marker = looks[role(row)]
         ax.vlines(i, row["min"], row["max"], color=colour, linewidth=1)
@@ -103,7 +103,7 @@ def _by_module(
     return [{"panel": "z by module", **{key: row[key] for key in kept}} for row in table]
 
 
-def _bars(panel: str, counts: Any, edges: np.ndarray, **of: Any) -> list[words.Row]:
+def _bars(panel: str, counts: Any, edges: np.ndarray, **of: Any) -> list[dict[str, Any]]:
     return [
         {"panel": panel, **of, "from": float(low), "to": float(high), "neurons": int(count)}
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
