@@ -85,6 +85,11 @@ def thawed() -> Integrity:
     )
 
 
+def lacking() -> Integrity:
+    """A file that lacks three tensors of the base."""
+    return integrity(frozen_base="incomplete", missing=("a", "b", "c"), missing_count=3)
+
+
 def statistics(module: str, role: str, **changes) -> VectorStatistics:
     """The vector of a module, at degree 5."""
     found = VectorStatistics(

@@ -368,9 +368,7 @@ def test_two_checkpoints_are_compared_by_their_vectors(tmp_path):
     c = tuned.adapter(tmp_path / "c.safetensors", seed=1)
     results = audit_checkpoint(tuned.base(), [a, b, c], degree=5).results
     totals = {
-        (row.first, row.second): row.cosine
-        for row in results.comparison
-        if row.module == "total"
+        (row.first, row.second): row.cosine for row in results.comparison if row.module == "total"
     }
     names = [each.name for each in results.checkpoints]
     assert names == ["a.safetensors", "b", "c.safetensors"]

@@ -99,7 +99,7 @@ def test_the_measures_are_those_of_the_two_models(tmp_path):
     tunings = ["full", "propulsion"]
     kernels = empirical_ntk(models.tuned, batch, tunings, dtype=torch.float64)
     full = audit.kernels["full"]["tuned"]["full"]
-    np.testing.assert_allclose(full, kernels["full"].matrix)
+    np.testing.assert_allclose(full.matrix, kernels["full"].matrix)
     row = next(r for r in found.distances if r.point == "tuned" and r.part == "all")
     expected = compare_kernels(kernels["propulsion"], kernels["full"])
     assert row.metrics["cka"].value == pytest.approx(expected["cka"])
