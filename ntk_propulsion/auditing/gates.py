@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint
 from ntk_propulsion.errors import InputError, unknown
+
+if TYPE_CHECKING:  # a command line shows the gates without torch
+    from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint
 
 GATES = ("frozen-base", "finite", "range=LO:HI", "regime")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.options import option
@@ -17,30 +17,25 @@ class AuditSettings:
     ``examples`` are drawn from the task's test split.
     """
 
-    base: str = field(metadata={"help": "minilm, a Hugging Face folder, a file, or a hub id."})
-    tuned: tuple[str, ...] = field(
-        metadata={
-            "help": "A checkpoint: folder, file, adapter or hub id. Several times to compare."
-        }
+    base: str = option(meaning="minilm, a Hugging Face folder, a file, or a hub id.")
+    tuned: tuple[str, ...] = option(
+        meaning="A checkpoint: folder, file, adapter or hub id. Several times to compare.",
+        repeated=True,
     )
-    degree: int | None = option(
-        None, "Propulsion's k: gains are z**k. For checkpoints that do not record it."
-    )
+    degree: int | None = option(None, more="For checkpoints that do not record it.")
     spectra: bool = option(True, "Ranks and closest LoRAs.")
-    task: str | None = option(
-        None, "A task's name, a .csv/.tsv/.jsonl file, or hub:NAME. Without it, no kernels."
-    )
-    data: str | None = option(None, "Folder of GLUE tasks in their original TSV layout.")
-    examples: int = option(32, "N, examples of each kernel.")
-    outputs: str = option("logits", "Kernels of logits, margin or sum.")
-    seed: int = option(0, "Fixes everything.")
-    device: str = option("cpu", "cpu, cuda, cuda:1 ...")
-    dtype: str = option("float32", "float32 or float64, for the kernels.")
-    memory: str = option("2.5GiB", "For the kernels, beside the model.")
-    text_column: str = option("text", "Of a file or hub data set.")
-    pair_column: str | None = option(None, "Of a file or hub data set.")
-    label_column: str = option("label", "Of a file or hub data set.")
-    trust_remote_code: bool = option(False, "Let code of the checkpoint run.")
+    task: str | None = option(None, more="Without it, no kernels.")
+    data: str | None = option(None)
+    examples: int = option(32)
+    outputs: str = option("logits")
+    seed: int = option(0)
+    device: str = option("cpu")
+    dtype: str = option("float32")
+    memory: str = option("2.5GiB")
+    text_column: str = option("text")
+    pair_column: str | None = option(None)
+    label_column: str = option("label")
+    trust_remote_code: bool = option(False)
 
     def check(self) -> None:
         """Refuse values that make no sense, before anything is read.

@@ -14,6 +14,7 @@ def scaling_summaries(statistics: Iterable[ScalingStatistics]) -> tuple[ScalingS
 
 
 def _summary(s: ScalingStatistics) -> ScalingSummary:
+    gain = s.gain
     return ScalingSummary(
         module=s.module,
         role=s.role,
@@ -24,9 +25,9 @@ def _summary(s: ScalingStatistics) -> ScalingSummary:
         max=s.max,
         share_in_range=s.share_near_one,
         sign_changes=s.sign_changes,
-        near_zero_gains=s.gain and s.gain.near_zero,
-        gain_mean=s.gain and s.gain.mean,
-        gain_min=s.gain and s.gain.min,
-        gain_max=s.gain and s.gain.max,
+        near_zero_gains=gain.near_zero if gain else None,
+        gain_mean=gain.mean if gain else None,
+        gain_min=gain.min if gain else None,
+        gain_max=gain.max if gain else None,
         most_moved=tuple(MovedNeuron(moved.neuron, moved.z) for moved in s.moved),
     )

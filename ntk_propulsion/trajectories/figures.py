@@ -123,10 +123,10 @@ def draw_changes(trajectory: Trajectory, steps: Sequence[int] | None = None) -> 
 
 def _drawn(trajectories: Sequence[Trajectory]) -> list[Record]:
     return [
-        {**row, "learning_rate": trajectory.settings.get("learning_rate")}
+        {**vars(row), "learning_rate": trajectory.settings.get("learning_rate")}
         for trajectory in trajectories
         for row in trajectory.table()
-        if row["quantity"] in PANELS
+        if row.quantity in PANELS
     ]
 
 
