@@ -42,7 +42,7 @@ from ntk_propulsion.kernels.tunings import (
 )
 from ntk_propulsion.measurements.error_budget import measure_budget
 from ntk_propulsion.measurements.rows import distance_rows
-from ntk_propulsion.models.roles import head_modules
+from ntk_propulsion.models.heads import head_modules
 from ntk_propulsion.propulsion import PropulsionConfig, merge
 from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.distances import compare_kernels, unbiased_cka

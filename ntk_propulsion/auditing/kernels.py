@@ -26,7 +26,8 @@ from ntk_propulsion.measurements.modules import module_comparisons
 from ntk_propulsion.measurements.parts import Parts, condensed, parts_of, plain_module
 from ntk_propulsion.measurements.regime import RegimeMeasures, kernel_regime, measure_regime
 from ntk_propulsion.measurements.summaries import kernel_summaries
-from ntk_propulsion.models.roles import head_modules, module_roles
+from ntk_propulsion.models.heads import head_modules
+from ntk_propulsion.models.roles import every_role
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.words import finite
 
@@ -91,8 +92,7 @@ def _tables(ends: Ends, ground: Ground, settings: AuditSettings, points: Points)
     """Describe the kernels, each by itself and against the others."""
     outputs, seed = points["base"]["full"].num_outputs, settings.seed
     targets = ground.task.targets(ground.drawn, settings.outputs)
-    heads, known = head_modules(ends.base), module_roles(ends.base)
-    roles = {name: known.get(name, "other") for name, _ in ends.base.named_modules()}
+    heads, roles = head_modules(ends.base), every_role(ends.base)
     parts: dict[str, dict[str, Parts]] = {
         point: {name: parts_of(kernel, heads) for name, kernel in kernels.items()}
         for point, kernels in points.items()

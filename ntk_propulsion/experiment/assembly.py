@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import nn
 
 from ntk_propulsion.experiment.materials import Materials
 from ntk_propulsion.experiment.results import (
@@ -36,8 +35,9 @@ from ntk_propulsion.measurements.tables import (
     ModuleComparison,
     ScalingSummary,
 )
+from ntk_propulsion.models.heads import head_modules
 from ntk_propulsion.models.probe import ProbeReport
-from ntk_propulsion.models.roles import head_modules, module_roles
+from ntk_propulsion.models.roles import every_role
 from ntk_propulsion.propulsion.statistics import scaling_statistics
 from ntk_propulsion.runs.environment import Environment
 from ntk_propulsion.trajectories import Trajectory
@@ -98,7 +98,7 @@ class Assembly:
     def __init__(self, settings: Settings, materials: Materials) -> None:
         model = materials.loaded.model
         self._settings, self._materials = settings, materials
-        self._head, self._roles = head_modules(model), _roles(model)
+        self._head, self._roles = head_modules(model), every_role(model)
         self._targets = materials.task.targets(materials.drawn, settings.outputs)
         self._points: dict[str, _AtPoint] = {}
         self._drifts: dict[str, tuple[KernelDrift, ...]] = {}
@@ -189,15 +189,6 @@ def _fallback(reasons: Mapping[str, str]) -> Iterator[str]:
         first = min(reasons)
         more = f" and {len(reasons) - 1} others" if len(reasons) > 1 else ""
         yield f"plain autograd, example by example, did the parameter {first}{more}"
-
-
-def _roles(model: nn.Module) -> dict[str, str]:
-    """Return every module's role for people, in the network's order."""
-    known = module_roles(model)
-    return {
-        name: known.get(name) or ("norm" if "norm" in type(module).__name__.lower() else "other")
-        for name, module in model.named_modules()
-    }
 
 
 def _scaling(vectors: Mapping[str, np.ndarray], degree: int) -> tuple[ScalingSummary, ...]:

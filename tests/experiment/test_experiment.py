@@ -14,8 +14,8 @@ from ntk_propulsion.experiment.materials import prepare
 from ntk_propulsion.kernels.kernel import data_fingerprint, model_fingerprint
 from ntk_propulsion.kernels.tunings import Full, Propulsion, recorded
 from ntk_propulsion.measurements.parts import condensed
+from ntk_propulsion.models.heads import head_modules
 from ntk_propulsion.models.probe import fit_probe
-from ntk_propulsion.models.roles import head_modules
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.propulsion import load_adapter, merge
 from ntk_propulsion.report import writer
