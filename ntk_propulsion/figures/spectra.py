@@ -32,6 +32,7 @@ class _Spectrum:
 
     point: str
     tuning: str
+    rows: int
     shares: Array
     effective_rank: float
 
@@ -66,7 +67,7 @@ def spectra(
     for i, (part, found) in enumerate(drawn.items()):
         ax = figure.add_subplot(1, len(drawn), i + 1)
         figure.rows += _draw(ax, part, found)
-        ax.set_title(words.PARTS[part] if head else "")
+        ax.set_title(f"{words.PARTS[part]}: " * bool(head) + f"kernels of {found[0].rows} rows")
     style.frame(
         figure,
         "Spectra: how many directions carry each kernel",
@@ -90,7 +91,7 @@ def _listed(
 def _spectrum(point: str, tuning: str, matrix: Array) -> _Spectrum:
     values = np.linalg.eigvalsh((matrix + matrix.T) / 2)[::-1]
     shares = values[values > ROUNDING * values[0]] / np.trace(matrix)
-    return _Spectrum(point, tuning, shares, participation_ratio(matrix))
+    return _Spectrum(point, tuning, len(matrix), shares, participation_ratio(matrix))
 
 
 def _draw(ax: Axes, part: str, spectra: list[_Spectrum]) -> list[Record]:
