@@ -39,8 +39,8 @@ from ntk_propulsion.figures import style
 from ntk_propulsion.kernels.batch import arguments, take
 from ntk_propulsion.kernels.kernel import Kernels
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings.redraws import RedrawnPropulsion
-from ntk_propulsion.kernels.tunings.tunings import Full, Propulsion
+from ntk_propulsion.kernels.redraws import RedrawnPropulsion
+from ntk_propulsion.kernels.tunings import Full, Propulsion
 from ntk_propulsion.models.roles import head_modules, role_of
 from ntk_propulsion.report.answer import CLOSE
 from ntk_propulsion.theory.distances import best_scale_error, unbiased_cka

@@ -35,7 +35,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import LayerUse
 from ntk_propulsion.kernels.engine.jacobian import EmbeddingBlock, LinearBlock
 from ntk_propulsion.kernels.layers import visit_layers
-from ntk_propulsion.kernels.tunings.redraws import mean_square
+from ntk_propulsion.kernels.redraws import mean_square
 from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.theory.bounds import (
     diagonal_failure,

@@ -31,7 +31,7 @@ from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Estimate, Verdi
 from analysis.framework.study import Check, Row, Study, Work, seeds
 from ntk_propulsion import words
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.tunings.tunings import Tuning, resolve_tuning
+from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.probe import fit_probe
 from ntk_propulsion.tasks import Example, Task, draw

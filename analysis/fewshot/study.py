@@ -33,7 +33,7 @@ from analysis.framework.study import Check, Row, Study, Work, seeds
 from analysis.shift.study import classes, label
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.outputs import resolve_outputs
-from ntk_propulsion.kernels.tunings.tunings import Propulsion, Tuning
+from ntk_propulsion.kernels.tunings import Propulsion, Tuning
 from ntk_propulsion.measurements import regime
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.probe import fit_probe

@@ -30,7 +30,7 @@ from analysis.framework.study import Check, Row, Study, Work, seeds
 from analysis.shift import figure as shift_figure
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.outputs import resolve_outputs
-from ntk_propulsion.kernels.tunings.tunings import Propulsion, RandomSubset, Tuning, resolve_tuning
+from ntk_propulsion.kernels.tunings import Propulsion, RandomSubset, Tuning, resolve_tuning
 from ntk_propulsion.measurements.rows import measured
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.scoring import evaluate

@@ -30,14 +30,14 @@ from analysis.framework.rules import (
 from analysis.framework.study import Check, Row, Study, Work
 from analysis.theorem import figures as theorem_figures
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.experiment.materials import CONTROLS
 from ntk_propulsion.figures.pairs import per_pair
-from ntk_propulsion.kernels.tunings.tunings import (
+from ntk_propulsion.kernels.tunings import (
     Full,
     Head,
     Propulsion,
     RandomSubset,
     Tuning,
+    controls,
     resolve_tuning,
 )
 from ntk_propulsion.measurements.error_budget import measure_budget
@@ -105,7 +105,7 @@ class _Task:
             for i in range(self.settings.subsets)
         ]
         tunings: list[Tuning] = [Full(), propulsion, Head(), *subsets]
-        tunings += [resolve_tuning(name) for name in CONTROLS if name != "random_subset"]
+        tunings += [resolve_tuning(name) for name in controls() if name != "random_subset"]
         parts = at.parts(at.kernels([t for t in tunings if _binds(t, at)]))
         others = {name: p for name, p in parts.items() if name in ("full", "propulsion")}
         return [

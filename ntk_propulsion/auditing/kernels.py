@@ -14,7 +14,7 @@ from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.subject import Subject
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings.tunings import Full, Propulsion
+from ntk_propulsion.kernels.tunings import Full, Propulsion
 from ntk_propulsion.measurements import rows
 from ntk_propulsion.measurements.regime import RegimeMeasures, kernel_regime, measure_regime
 from ntk_propulsion.models.roles import head_modules, module_roles

@@ -30,7 +30,7 @@ from ntk_propulsion.kernels.kernel import (
     save_kernels,
 )
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings.tunings import Full, Tuning
+from ntk_propulsion.kernels.tunings import Full, Tuning
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.probe import fit_probe
 from ntk_propulsion.models.roles import head_parameters

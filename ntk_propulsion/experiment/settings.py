@@ -89,7 +89,7 @@ class Settings:
         Raises:
             InputError: One does.
         """
-        from ntk_propulsion.kernels.tunings.tunings import resolve_tuning
+        from ntk_propulsion.kernels.tunings import resolve_tuning
         from ntk_propulsion.models.loaded import Head
         from ntk_propulsion.propulsion.layers import check_degree
 

@@ -13,8 +13,7 @@ from ntk_propulsion.kernels.batch import Batch
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
 from ntk_propulsion.kernels.ntk import open_job
 from ntk_propulsion.kernels.outputs import OutputFunction
-from ntk_propulsion.kernels.tunings.features import output_scaling
-from ntk_propulsion.kernels.tunings.tuning import Tuning
+from ntk_propulsion.kernels.tunings import Tuning, output_scaling
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion.layers import output_size
 

@@ -18,8 +18,7 @@ from ntk_propulsion.kernels.engine.product import Product
 from ntk_propulsion.kernels.kernel import Kernels, data_fingerprint
 from ntk_propulsion.kernels.outputs import BatchOutputs, OutputFunction, resolve_outputs
 from ntk_propulsion.kernels.plan import Plan, parse_memory
-from ntk_propulsion.kernels.tunings.tuning import Tuning
-from ntk_propulsion.kernels.tunings.tunings import resolve_tuning
+from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
 
 T = TypeVar("T")
 

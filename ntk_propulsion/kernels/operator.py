@@ -23,7 +23,7 @@ from ntk_propulsion.kernels.outputs import (
     resolve_outputs,
     targeted,
 )
-from ntk_propulsion.kernels.tunings.tunings import Tuning, resolve_tuning
+from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from ntk_propulsion.kernels.kernel import Kernel, Kernels
 from ntk_propulsion.kernels.layers import visit_layers
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.outputs import OutputFunction
-from ntk_propulsion.kernels.tunings.redraws import RedrawnPropulsion, mean_square
-from ntk_propulsion.kernels.tunings.tunings import Full, Parameters, Propulsion
+from ntk_propulsion.kernels.redraws import RedrawnPropulsion, mean_square
+from ntk_propulsion.kernels.tunings import Full, Parameters, Propulsion
 from ntk_propulsion.measurements.rows import Row, parts_of
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.theory.error_budget import (

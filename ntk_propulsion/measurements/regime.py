@@ -20,7 +20,7 @@ from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.kernels.linearization import CHUNK, linearized_outputs, model_outputs
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.outputs import OutputFunction
-from ntk_propulsion.kernels.tunings.tunings import Tuning, resolve_tuning
+from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
 from ntk_propulsion.theory.distances import compare_kernels
 from ntk_propulsion.theory.inputs import Array, as_array
 

@@ -15,7 +15,7 @@ from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.kernels.linearization import displacement, model_outputs
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.outputs import OutputFunction
-from ntk_propulsion.kernels.tunings.tunings import Full, Trainable, Tuning
+from ntk_propulsion.kernels.tunings import Full, Trainable, Tuning
 from ntk_propulsion.measurements.regime import RegimeMeasures, measure_regime, relative_change
 from ntk_propulsion.theory.inputs import Array, as_array
 from ntk_propulsion.training.methods import plain_model

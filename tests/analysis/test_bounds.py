@@ -15,8 +15,8 @@ from analysis.framework.study import execute, failed
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.layers import visit_layers
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings.redraws import mean_square, redraw
-from ntk_propulsion.kernels.tunings.tunings import Parameters, Propulsion
+from ntk_propulsion.kernels.redraws import mean_square, redraw
+from ntk_propulsion.kernels.tunings import Parameters, Propulsion
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.theory.bounds import jl_failure
 from tests import tiny_runs

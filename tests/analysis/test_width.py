@@ -14,9 +14,9 @@ from analysis.framework.study import execute, failed
 from analysis.width import ALL, DISTANCE, PROPULSION, REST, SPANNED, Settings
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels.redraws import RedrawnPropulsion
 from ntk_propulsion.kernels.reference import reference_jacobian
-from ntk_propulsion.kernels.tunings.redraws import RedrawnPropulsion
-from ntk_propulsion.kernels.tunings.tunings import Full, Propulsion
+from ntk_propulsion.kernels.tunings import Full, Propulsion
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.theory.distances import best_scale_error, unbiased_cka
 

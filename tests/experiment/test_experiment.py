@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from ntk_propulsion import empirical_ntk, load_kernels
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment import experiment
-from ntk_propulsion.experiment.materials import METHODS, prepare
+from ntk_propulsion.experiment.materials import prepare
 from ntk_propulsion.kernels.kernel import data_fingerprint, model_fingerprint
-from ntk_propulsion.kernels.tunings.tunings import Full, Propulsion
+from ntk_propulsion.kernels.tunings import Full, Propulsion, recorded
 from ntk_propulsion.models.probe import fit_probe
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.propulsion import load_adapter, merge
@@ -244,7 +244,7 @@ def test_a_run_killed_while_it_records_ends_in_the_same_numbers(tmp_path, monkey
 def test_a_method_that_the_model_has_nothing_for_is_a_note_unless_it_was_asked_for(tmp_path):
     llama = save_model(tmp_path / "model", "llama")  # it has no biases
     found = prepare(tiny_runs.settings(model=str(llama), trajectories=()))
-    assert {*METHODS} - {*found.recorded} == {"bitfit"}
+    assert {*recorded()} - {*found.recorded} == {"bitfit"}
     assert [n for n in found.notes if n.startswith("no trajectory of bitfit: ")]
     with pytest.raises(InputError, match="rowcolumn"):
         prepare(tiny_runs.settings(trajectories=("rowcolumn",)))

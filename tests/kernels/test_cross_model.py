@@ -18,7 +18,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine import job
 from ntk_propulsion.kernels.kernel import model_fingerprint
 from ntk_propulsion.kernels.plan import Plan
-from ntk_propulsion.kernels.tunings.tunings import (
+from ntk_propulsion.kernels.tunings import (
     IA3,
     BitFit,
     LoRA,

@@ -11,7 +11,7 @@ from ntk_propulsion.kernels.engine.gram import sum_of
 from ntk_propulsion.kernels.engine.planning import WORKSPACE_BYTES
 from ntk_propulsion.kernels.layers import visit_layers
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings.tunings import Propulsion
+from ntk_propulsion.kernels.tunings import Propulsion
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion import PropulsionConfig, wrap
 from tests.architectures import ALL, build, mlp, vectors

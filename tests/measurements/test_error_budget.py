@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings.redraws import RedrawnPropulsion, mean_square, redraw
+from ntk_propulsion.kernels.redraws import RedrawnPropulsion, mean_square, redraw
 from ntk_propulsion.measurements.error_budget import Budget, measure_budget
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion import PropulsionConfig, wrap

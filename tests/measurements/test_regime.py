@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.reference import reference_jacobian
-from ntk_propulsion.kernels.tunings.tunings import Propulsion
+from ntk_propulsion.kernels.tunings import Propulsion
 from ntk_propulsion.measurements.regime import (
     HOLDS,
     WEAKLY,

@@ -10,7 +10,7 @@ import torch
 from ntk_propulsion import empirical_ntk
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import count_trained
-from ntk_propulsion.kernels.tunings.tunings import (
+from ntk_propulsion.kernels.tunings import (
     IA3,
     AdaLoRA,
     LoRA,
@@ -158,7 +158,7 @@ def test_a_twin_shares_what_is_frozen_and_copies_what_trains():
         (Parameters(("*.nothing",)), "no parameters in the reach"),
         (IA3(inputs="value"), "peft does only one"),
         (LoRA(a={"bert": torch.ones(1)}), "leave them out"),
-        (3, "int is no method"),
+        (3, "3 is no tuning"),
     ],
 )
 def test_methods_that_cannot_be_trained_are_refused(method, message):

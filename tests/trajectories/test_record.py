@@ -15,7 +15,7 @@ from torch import nn
 from ntk_propulsion import empirical_ntk
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.reference import reference_jacobian
-from ntk_propulsion.kernels.tunings.tunings import LoRA
+from ntk_propulsion.kernels.tunings import LoRA
 from ntk_propulsion.training.finetuning import TrainingDiverged, finetune
 from ntk_propulsion.training.methods import apply_method, plain_model
 from ntk_propulsion.trajectories import RecordingDiverged, Trajectory, files, record_trajectory

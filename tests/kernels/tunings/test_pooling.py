@@ -16,7 +16,7 @@ from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.operator import ntk_operator
 from ntk_propulsion.kernels.reference import reference_jacobian, reference_ntk
-from ntk_propulsion.kernels.tunings.tunings import Propulsion, Trainable, Tuning
+from ntk_propulsion.kernels.tunings import Propulsion, Trainable, Tuning
 from ntk_propulsion.propulsion import Initialisation, PropulsionConfig, scalings, wrap
 from ntk_propulsion.propulsion.pooling import POOLINGS, TIES
 from tests.architectures import ALL, build

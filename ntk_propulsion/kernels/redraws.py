@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
 from ntk_propulsion.kernels.engine.jacobian import EmbeddingBlock, LinearBlock, example_major
-from ntk_propulsion.kernels.tunings.tuning import Tuning
+from ntk_propulsion.kernels.tunings import Tuning
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion.layers import check_degree, output_size
 from ntk_propulsion.propulsion.wrap import scalings
