@@ -21,12 +21,13 @@ from ntk_propulsion.auditing.kinds import kind_of
 from ntk_propulsion.auditing.models import Ground, prepare_ground
 from ntk_propulsion.auditing.promises import promises
 from ntk_propulsion.auditing.settings import AuditSettings
-from ntk_propulsion.auditing.sources import open_named
 from ntk_propulsion.auditing.subject import Subject, open_subject
 from ntk_propulsion.auditing.vectors import compare_vectors, vector_results
 from ntk_propulsion.auditing.verdicts import answer, verdicts
 from ntk_propulsion.auditing.weights import compare_weights
+from ntk_propulsion.checkpoints import Checkpoint, open_checkpoint
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.named import find_model
 from ntk_propulsion.report.audit_writer import draw_audit, write_audit
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.progress import Progress
@@ -135,16 +136,21 @@ def open_audit(settings: AuditSettings) -> Opened:
         InputError: Something cannot be read or does not fit.
     """
     settings.check()
-    base = open_named(settings.base)
+    base = _open(settings.base)
     subjects = []
     for name in settings.tuned:
         try:
-            subjects.append(open_subject(base, open_named(name), settings.degree))
+            subjects.append(open_subject(base, _open(name), settings.degree))
         except InputError as error:
             if len(settings.tuned) == 1 or name in str(error):
                 raise
             raise InputError(f"{name}: {error}") from None
     return Opened(settings, subjects, prepare_ground(settings) if settings.task else None)
+
+
+def _open(name: str) -> Checkpoint:
+    """Open the checkpoint that a name means; no tensor is read yet."""
+    return open_checkpoint(find_model(name).fetch())
 
 
 def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:

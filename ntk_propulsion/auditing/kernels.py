@@ -17,7 +17,8 @@ from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.tunings import Full, Propulsion
 from ntk_propulsion.measurements import rows
 from ntk_propulsion.measurements.regime import RegimeMeasures, kernel_regime, measure_regime
-from ntk_propulsion.models.roles import head_modules, module_roles
+from ntk_propulsion.models.heads import head_modules
+from ntk_propulsion.models.roles import every_role
 from ntk_propulsion.models.scoring import evaluate
 
 Row = dict[str, Any]
@@ -82,8 +83,7 @@ def _tables(
 ) -> Row:
     outputs, seed = points["base"]["full"].num_outputs, settings.seed
     targets = ground.task.targets(ground.drawn, settings.outputs)
-    known = module_roles(ends.base)
-    roles = {name: known.get(name, "other") for name, _ in ends.base.named_modules()}
+    roles = every_role(ends.base)
     return {
         "examples": len(ground.drawn),
         "outputs": outputs,

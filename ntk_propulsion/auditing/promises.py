@@ -11,12 +11,11 @@ from typing import Any
 
 from torch import nn
 
-from ntk_propulsion.auditing.blueprints import blueprint
 from ntk_propulsion.auditing.subject import Subject, real
 from ntk_propulsion.checkpoints import align
-from ntk_propulsion.checkpoints.files import shown
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, shown
 from ntk_propulsion.models.roles import role_of
+from ntk_propulsion.models.skeletons import build_skeleton
 from ntk_propulsion.propulsion.config import PropulsionConfig
 from ntk_propulsion.propulsion.wrap import count_parameters, plain_parameters, wrap, wrapping
 from ntk_propulsion.runs.fingerprint import add_tensor
@@ -63,12 +62,8 @@ def _row(promised: Any, found: Any, holds: bool | None, words: str) -> Row:
 
 def _model_tensors(subject: Subject) -> Row:
     """Compare the file's tensors with those of the class that config.json names."""
-    config = subject.tuned.config
-    kinds = config.get("architectures")
-    if not (isinstance(kinds, list) and kinds and isinstance(kinds[0], str)):
-        raise InputError("config.json names no architecture")
-    model = blueprint(config, kinds[0])
-    wanted = dict(model.named_parameters())
+    skeleton = build_skeleton(subject.tuned.config)
+    wanted = dict(skeleton.model.named_parameters())
     plain = {name: key for key, name in subject.dialect.plain.items()}
     aligned = align(plain, wanted)
     held = {aligned.pairs.get(name, name): subject.tuned[key] for name, key in plain.items()}
@@ -76,7 +71,7 @@ def _model_tensors(subject: Subject) -> Row:
     other = [name for name, p in wanted.items() if name in held and held[name].shape != p.shape]
     promised = sum(p.numel() for p in wanted.values())
     found = sum(math.prod(held[name].shape) for name in wanted if name in held)
-    words = f"{kinds[0]} has {promised:,} parameters, the file {found:,} of them"
+    words = f"{skeleton.class_name} has {promised:,} parameters, the file {found:,} of them"
     if absent or other:
         words += f"; {len(absent)} tensors are missing and {len(other)} of another shape"
         words += f", e.g. {shown([*absent, *other][0])}"
@@ -95,7 +90,7 @@ def _adapter_counts(subject: Subject) -> Row:
 def _adapted(subject: Subject) -> nn.Module:
     """Return the model that our adapter was trained on, on the meta device."""
     kind = subject.tuned.metadata.get("base_class", "")
-    return blueprint(subject.base.config, kind, _labels(subject))
+    return build_skeleton(subject.base.config, kind, _labels(subject)).model
 
 
 def _labels(subject: Subject) -> int | None:

@@ -15,8 +15,7 @@ from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.merging import merged_layers
 from ntk_propulsion.checkpoints import Alignment, Checkpoint, Dialect, align, recognise
 from ntk_propulsion.checkpoints.alignment import WRAPPERS
-from ntk_propulsion.checkpoints.files import shown
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, shown
 from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.propulsion.layers import check_degree
 from ntk_propulsion.propulsion.pooling import pool

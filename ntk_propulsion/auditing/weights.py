@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.subject import Subject, real
-from ntk_propulsion.models.roles import role_of
+from ntk_propulsion.models.roles import is_norm, role_of
 from ntk_propulsion.theory.updates import (
     RANKS,
     Explained,
@@ -229,7 +229,7 @@ def _role(subject: Subject, name: str, key: str | None) -> str:
         return "pooler"  # pretrained with the base, and frozen with it
     if key and subject.dialect.roles.get(key) == "head":
         return "head"
-    return "norm" if role == "other" and "norm" in module.rpartition(".")[2].lower() else role
+    return "norm" if role == "other" and is_norm(module) else role
 
 
 def _dtype(dtype: torch.dtype) -> str:

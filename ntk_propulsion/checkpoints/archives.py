@@ -11,9 +11,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-from ntk_propulsion.checkpoints.files import shown
 from ntk_propulsion.checkpoints.opcodes import Global, Reference, read_pickle
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, shown
 
 PICKLE_LIMIT = 16 * 2**20
 """Bytes of pickle that are read at most; a tensor takes about 200."""

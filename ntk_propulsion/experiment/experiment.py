@@ -31,9 +31,9 @@ from ntk_propulsion.kernels.kernel import (
 )
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.tunings import Full, Tuning
+from ntk_propulsion.models.heads import head_parameters
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.probe import fit_probe
-from ntk_propulsion.models.roles import head_parameters
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.propulsion import PropulsionConfig, merge, save_adapter, wrap
