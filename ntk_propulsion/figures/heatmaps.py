@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def heatmaps(
     outputs: int | None = None,
     part: str = "all",
     head: Collection[str] = (),
-    estimates: Estimates | None = None,
+    estimates: Mapping[str, Estimate] | None = None,
     point: str = "",
     setting: Setting | str = "",
 ) -> Plot:
@@ -110,7 +110,7 @@ def _common_scale(
     figure: Figure,
     pairs: Pairs,
     labels: Labels | None,
-    distances: Estimates,
+    distances: Mapping[str, Estimate],
     symbols: tuple[str, str],
 ) -> None:
     """Draw K_F, s K_P and K_F - s K_P on one scale that is symmetric about zero."""
@@ -150,7 +150,7 @@ def _as_in_the_paper(
     figure: Figure,
     pairs: Pairs,
     labels: Labels | None,
-    distances: Estimates,
+    distances: Mapping[str, Estimate],
     symbols: tuple[str, str],
 ) -> None:
     """Draw the raw difference, small, on a scale of its own."""
@@ -201,7 +201,7 @@ def _codes(labels: Labels, order: np.ndarray) -> tuple[np.ndarray, list[float]]:
     return codes, [float(np.flatnonzero(codes == c).mean()) for c in range(len(distinct))]
 
 
-def _interval(distances: Estimates, name: str) -> str:
+def _interval(distances: Mapping[str, Estimate], name: str) -> str:
     """Write a distance as ``value [low, high]``, or the value alone."""
     found = distances.get(name, Estimate(None))
     value, low, high = (words.show(name, x) for x in (found.value, found.low, found.high))

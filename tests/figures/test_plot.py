@@ -8,3 +8,7 @@ def test_a_plot_keeps_its_rows_and_stays_a_figure():
     assert plot.pairs == PairScale(scale=2.0, limit=1.0)
     assert plot.get_size_inches().tolist() == [3, 2]
     assert Plot().pairs is None
+
+
+def test_a_notebook_shows_a_plot_by_itself():
+    assert Plot(figsize=(1, 1))._repr_png_().startswith(b"\x89PNG")
