@@ -17,6 +17,7 @@ from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
 from ntk_propulsion.measurements.rows import PARTS, measured
 from ntk_propulsion.measurements.tables import KernelDistance
+from ntk_propulsion.theory.distances import direction
 from ntk_propulsion.theory.estimate import Estimate
 from ntk_propulsion.theory.inputs import KernelLike, count_outputs
 
@@ -142,7 +143,7 @@ def _draw(
         right = max(right, value, high or value)
     ax.set_xlim(min(-0.12 * right, ax.get_xlim()[0]), right * 1.12)
     ax.set_ylim(len(lines) - 0.45, -0.6)
-    best = "1 is best" if metric in words.SIMILARITIES else "0 is best"
+    best = direction(metric)
     ax.set_title(f"{words.metric_label(metric)} ({best})")
     ax.grid(False, axis="y")
     return rows

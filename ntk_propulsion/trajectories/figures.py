@@ -177,10 +177,10 @@ def _draw_distances(
 
 def _drawn(trajectories: Sequence[Trajectory]) -> list[Record]:
     return [
-        {**row, "learning_rate": trajectory.settings.get("learning_rate")}
+        {**vars(row), "learning_rate": trajectory.settings.get("learning_rate")}
         for trajectory in trajectories
         for row in trajectory.table()
-        if row["quantity"] in PANELS
+        if row.quantity in PANELS
     ]
 
 
