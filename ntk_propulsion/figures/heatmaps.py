@@ -18,6 +18,7 @@ from ntk_propulsion.figures.parts import part_of
 from ntk_propulsion.figures.plot import PairScale, Plot
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
+from ntk_propulsion.kernels.tunings import label as tuning_label
 from ntk_propulsion.theory.distances import compare_kernels
 from ntk_propulsion.theory.estimate import Estimate, Estimates
 from ntk_propulsion.theory.inputs import KernelLike, count_outputs, kernel_pair
@@ -97,7 +98,7 @@ def _symbols(full: str, other: str) -> tuple[str, str]:
 
 
 def _title(tunings: tuple[str, ...], point: str, part: str) -> str:
-    known = [plain(words.tuning(name)) for name in tunings if name]
+    known = [plain(tuning_label(name)) for name in tunings if name]
     said = [
         f"Kernels of {words.listed(known)}" if known else "Two kernels",
         words.POINTS.get(point, point),

@@ -20,7 +20,9 @@ from ntk_propulsion.figures.pairs import CLIP, per_pair
 from ntk_propulsion.figures.plot import Plot, Record
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
+from ntk_propulsion.kernels.tunings import label as tuning_label
 from ntk_propulsion.measurements.regime import HOLDS, WEAKLY
+from ntk_propulsion.theory.distances import direction
 from ntk_propulsion.theory.inputs import Array
 
 if TYPE_CHECKING:
@@ -122,7 +124,7 @@ def draw_changes(trajectory: Trajectory, steps: Sequence[int] | None = None) -> 
         ax.set_xlabel(f"drift {words.number(point.measures.feature_drift)}", fontsize=9)
     style.frame(
         figure,
-        f"What training changed in the Jacobian: {plain(words.tuning(trajectory.method))}",
+        f"What training changed in the Jacobian: {plain(tuning_label(trajectory.method))}",
         f"{_setting(trajectory)} The panels on the right share one scale; fixed "
         "features would leave them empty.",
     )
@@ -147,7 +149,7 @@ def draw_between(distances: Sequence[CourseDistance], *, setting: Setting | str 
     figure = Plot([asdict(d) for d in shown], figsize=(10.5, 6.4))
     axes = figure.subplots(len(MEASURES), len(KERNELS), sharex=True, sharey="row")
     for line, quantity in zip(axes, MEASURES, strict=True):
-        best = "1 is best" if quantity in words.SIMILARITIES else "0 is best"
+        best = direction(quantity)
         line[0].set_ylabel(f"{words.metric_label(quantity)} ({best})")
         for ax, kernel in zip(line, KERNELS, strict=True):
             of = [d for d in shown if (d.kernel, d.quantity) == (kernel, quantity)]
@@ -170,7 +172,7 @@ def _draw_distances(
     for method, (colour, marker) in looks.items():
         course = {d.step: words.finite(d.value) for d in distances if d.method == method}
         values = [np.nan if value is None else value for value in course.values()]
-        label = plain(words.tuning(method))
+        label = plain(tuning_label(method))
         ax.plot(list(course), values, color=colour, marker=marker, label=label, clip_on=False)
     style.steps(ax, [d.step for d in distances])
 
@@ -241,7 +243,7 @@ def _names(trajectories: Sequence[Trajectory]) -> list[str]:
 
 def _legend(name: str, trajectory: Trajectory) -> str:
     rate = trajectory.settings.get("learning_rate")
-    return plain(f"{words.tuning(name)}, learning rate {rate:g}" if rate else words.tuning(name))
+    return plain(f"{tuning_label(name)}, learning rate {rate:g}" if rate else tuning_label(name))
 
 
 def _setting(trajectory: Trajectory) -> str:

@@ -6,7 +6,7 @@ import pytest
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import Labels, Setting, heatmaps
 from ntk_propulsion.figures.pairs import per_pair
-from ntk_propulsion.measurements.rows import parts_of
+from ntk_propulsion.measurements.parts import parts_of
 from ntk_propulsion.theory.distances import compare_kernels
 from ntk_propulsion.theory.estimate import Estimate
 from tests.figures.made import HEAD, LABELS, OUTPUTS, N, assert_drawn, caption, kernel, texts
