@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,6 +24,8 @@ from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.runs.records import to_json
 from ntk_propulsion.trajectories import Trajectory
 from ntk_propulsion.trajectories.figures import draw_changes, draw_trajectories
+
+R = TypeVar("R")
 
 
 def write_experiment(experiment: Experiment, arrays: Arrays, folder: Path) -> list[Path]:
@@ -64,8 +66,8 @@ def write_report(
 
 
 def write_files(
-    report: dict[str, Any],
-    page_of: Callable[[dict[str, Any], dict[str, Picture]], str],
+    report: R,
+    page_of: Callable[[R, dict[str, Picture]], str],
     figures: Mapping[str, Figure],
     folder: Path,
     *,

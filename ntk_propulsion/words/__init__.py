@@ -124,6 +124,11 @@ def count(value: Any) -> str:
     return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value:,.0f}"
 
 
+def plural(n: int, one: str, many: str | None = None) -> str:
+    """Write a count with its noun: 1 tensor, 2 tensors."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def show(name: str, value: Any) -> str:
     """Write a metric's value the way that suits the metric."""
     best = DISTANCES[name].best if name in DISTANCES else None
