@@ -28,7 +28,7 @@ from torch import nn
 
 from analysis.fixtures import grid
 from analysis.fixtures.subject import Subject, subject
-from analysis.framework.options import Training, option
+from analysis.framework.options import Training
 from analysis.framework.rulebook import SIGNIFICANCE
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Verdict, effect, verdict
 from analysis.framework.study import Check, Row, Study, Work, main, seeds
@@ -36,6 +36,7 @@ from ntk_propulsion.figures import style
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.propulsion import PropulsionConfig, scalings, wrap
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.convergence import stable_rate
 from ntk_propulsion.theory.distances import compare_kernels
 from ntk_propulsion.training.descent import Descent, descend
@@ -54,7 +55,7 @@ class Settings(Training):
     """Settings of the study."""
 
     examples: int = option(8, "N, examples of the kernels and of the full-batch paths.")
-    test_examples: int = option(400, "Test examples that the metric is measured on.")
+    test_examples: int = option(400)
     degrees: tuple[int, ...] = option((1, 5, 15, 25, 55), "Degrees whose accuracy is compared.")
     path_degrees: tuple[int, ...] = option((5, 15, 55), "Degrees whose paths meet degree 1's.")
     path_steps: int = option(25, "Steps of each path.")

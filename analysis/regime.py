@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.fixtures.grid import QUICK
 from analysis.fixtures.subject import Subject, subject
-from analysis.framework.options import PACKAGED, Tuned, option
+from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Estimate, Verdict, verdict, within
 from analysis.framework.study import Check, Row, Study, Work, main
 from ntk_propulsion.figures import style
@@ -20,9 +20,9 @@ from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.linearization import model_outputs
 from ntk_propulsion.measurements import regime
 from ntk_propulsion.models.loaded import LoadedModel
-from ntk_propulsion.propulsion import PropulsionConfig, scaling_statistics, wrap
-from ntk_propulsion.propulsion.statistics import NEAR_ONE, TOTAL
+from ntk_propulsion.propulsion import NEAR_ONE, TOTAL, PropulsionConfig, scaling_statistics, wrap
 from ntk_propulsion.report.claims import NEARLY_ALL
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.inputs import as_array
 
 GLUE = ("sst2", "rte", "cola", "stsb")
@@ -40,8 +40,8 @@ class Settings(Tuned):
     tasks: tuple[str, ...] = option(
         (), "Tasks.  [default: the four GLUE tasks with --data, else rotten-tomatoes]"
     )
-    max_length: int = option(96, "Longer texts are cut to so many tokens.")
-    full_rate: float = option(5e-5, "Peak learning rate of full fine-tuning.")
+    max_length: int = option(96, MAX_LENGTH)
+    full_rate: float = option(5e-5, FULL_RATE)
 
     @property
     def task_names(self) -> tuple[str, ...]:

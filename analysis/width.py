@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from analysis.fixtures.networks import ACTIVATIONS, Network, bert, mlp
 from analysis.framework import options
-from analysis.framework.options import option
 from analysis.framework.rules import (
     FAILS,
     NOT_TESTABLE,
@@ -41,8 +40,10 @@ from ntk_propulsion.kernels.batch import arguments, take
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion
 from ntk_propulsion.kernels.tunings import Full, Propulsion
-from ntk_propulsion.models.roles import head_modules, role_of
+from ntk_propulsion.models.heads import head_modules
+from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.report.answer import CLOSE
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.distances import best_scale_error, unbiased_cka
 
 NETWORKS = ("mlp", "bert")
@@ -62,7 +63,7 @@ class Settings(options.Settings):
     """Settings of the study."""
 
     model: str = option("all", "Random networks, never trained: mlp, bert or all.")
-    examples: int = option(16, "N, examples of each kernel.")
+    examples: int = option(16)
     seeds: int = option(8, "How often the study repeats, each time with another network and data.")
     degree: int = option(1, "Propulsion's k: a scale of its kernel, no more.")
     activation: str = option("tanh", f"Of the perceptron: {' or '.join(ACTIVATIONS)}.")

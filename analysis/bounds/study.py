@@ -28,7 +28,7 @@ from analysis.bounds import figure as bounds_figure
 from analysis.bounds.figure import ENERGIES, GAUSSIAN, OWN, PRETRAINED, PRINTED, TRAINED
 from analysis.fixtures.subject import Subject, subject
 from analysis.framework import options
-from analysis.framework.options import Training, option
+from analysis.framework.options import Training
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Verdict, exceeds, verdict
 from analysis.framework.study import Check, Row, Study, Work, seeds
 from ntk_propulsion.errors import InputError
@@ -38,6 +38,7 @@ from ntk_propulsion.kernels.engine.jacobian import EmbeddingBlock, LinearBlock
 from ntk_propulsion.kernels.layers import visit_layers
 from ntk_propulsion.kernels.redraws import mean_square
 from ntk_propulsion.models.roles import role_of
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.bounds import (
     diagonal_failure,
     gamma2,
@@ -63,9 +64,9 @@ class Settings(options.Settings):
 
     examples: int = option(64, "N, texts: one token of each for T2b, all of them for T2c to T2e.")
     seeds: int = option(1, "How often the layers are measured, each time on other texts.")
-    task: str = option("", "The task.  [default: sst2 with --data, else rotten-tomatoes]")
-    head: str = option("probe", "probe, random or checkpoint.")
-    probe_examples: int = option(1000, "Training examples to fit the head on.")
+    task: str = option("", unset="sst2 with --data, else rotten-tomatoes")
+    head: str = option("probe")
+    probe_examples: int = option(1000)
     widths: tuple[int, ...] = option((64, 128, 256, 512, 1024, 2048, 4096), "d of T2a.")
     cosines: tuple[float, ...] = option((0.0, 0.5, 1.0), "x'y of T2a's fixed pairs.")
     eps: tuple[float, ...] = option((0.05, 0.1, 0.2, 0.4, 0.667), "Relative errors asked about.")

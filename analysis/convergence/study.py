@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 from analysis.convergence import figure as convergence_figure
 from analysis.fixtures.subject import Subject, subject
-from analysis.framework.options import PACKAGED, Tuned, option
+from analysis.framework.options import MAX_LENGTH, PACKAGED, Tuned
 from analysis.framework.options import Settings as Shared
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Estimate, Verdict, paired, verdict
 from analysis.framework.study import Check, Row, Study, Work, seeds
@@ -34,6 +34,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.probe import fit_probe
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.tasks import Example, Task, draw
 from ntk_propulsion.training.finetuning import TrainingDiverged, finetune
 from ntk_propulsion.training.methods import apply_method
@@ -60,9 +61,9 @@ class Settings(Shared):
     sizes: tuple[int, ...] = option((16, 256, 4096), "Numbers of training examples.")
     steps: int = option(48, "Steps of each training.")
     at: tuple[int, ...] = option((4, 8, 12, 16, 24, 32), "Steps evaluated at, beside 0, the last.")
-    batch_size: int = option(16, "Examples a step.")
-    max_length: int = option(32, "Longer texts are cut to so many tokens.")
-    test_examples: int = option(150, "Test examples that the metric is measured on.")
+    batch_size: int = option(16)
+    max_length: int = option(32, MAX_LENGTH)
+    test_examples: int = option(150)
     sweep: int = option(4, "Learning rates that each method tries.")
     sweep_steps: int = option(20, "Steps of each trial (AdamW, linear decay).")
     sweep_size: int = option(256, "Training examples of each trial.")

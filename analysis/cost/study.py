@@ -27,7 +27,7 @@ from analysis.framework.meters import (
     apart,
     energy_counters,
 )
-from analysis.framework.options import Training, option
+from analysis.framework.options import Training
 from analysis.framework.rules import Estimate, Verdict, verdict, within
 from analysis.framework.study import Check, Row, Study, Work, seeds
 from ntk_propulsion import words
@@ -35,6 +35,7 @@ from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.models.loaded import Head, LoadedModel
 from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.runs.environment import environment
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.tasks import Example, Task
 
 RATES = {"lora": 5e-4, "adalora": 2e-3, "ia3": 3e-3, "bitfit": 1e-3, "layernorm": 1e-3}
@@ -64,7 +65,7 @@ class Settings(Training):
     steps: int = option(32, "Most steps to the target.")
     every: int = option(8, "Steps between evaluations on the way to the target.")
     target: float = option(0.9, "The target, on the way from before to the best of full.")
-    test_examples: int = option(160, "Test examples that the metric is measured on.")
+    test_examples: int = option(160)
 
     def rate(self, method: str) -> float:
         """Return the learning rate of a method."""

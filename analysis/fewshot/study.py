@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from analysis.fewshot import figure as fewshot_figure
 from analysis.fewshot.figure import ALL, FEATURES, Place, by_place, cell_estimates, few, named
 from analysis.fixtures.subject import Subject, subject
-from analysis.framework.options import PACKAGED, Tuned, option
+from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned
 from analysis.framework.rulebook import RESOLVED
 from analysis.framework.rules import Estimate, Verdict, verdict, within, worst
 from analysis.framework.study import Check, Row, Study, Work, seeds
@@ -41,6 +41,7 @@ from ntk_propulsion.models.probe import fit_probe
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.propulsion import PropulsionConfig, wrap
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.tasks import Example, Task, draw
 from ntk_propulsion.theory.inputs import Array, as_array
 from ntk_propulsion.theory.kernel_regression import choose_ridge, ridge_predictions
@@ -61,18 +62,18 @@ class Settings(Tuned):
     examples: int = option(12, "N, test examples of the Jacobians.")
     seeds: int = option(5, "How often the study repeats, each time with other examples and order.")
     outputs: str = option("margin", "Kernels of margin or logits.")
-    memory: str = option("4.5GiB", "For the kernels, beside the model.")
+    memory: str = option("4.5GiB")
     head: str = option(BOTH, "probe, random, checkpoint, or both: probe and random.")
     steps: int = option(30, "Steps of each fine-tuning.")
-    batch_size: int = option(8, "Examples a step.")
+    batch_size: int = option(8)
     test_examples: int = option(80, "Test examples of accuracies and cross kernels.")
     probe_examples: int = option(500, "Examples of the full data to fit its head on.")
-    tasks: tuple[str, ...] = option((), "Tasks.  [default: sst2 with --data, else rotten-tomatoes]")
+    tasks: tuple[str, ...] = option((), "Tasks.", unset="sst2 with --data, else rotten-tomatoes")
     shots: tuple[int, ...] = option((16, 64), "Numbers of examples per class, k.")
     full_seeds: int = option(3, "Seeds at which the full data is used too; 0 leaves it out.")
     solve_examples: int = option(128, "Examples of the full data that its regression is fitted to.")
-    max_length: int = option(32, "Longer texts are cut to so many tokens.")
-    full_rate: float = option(5e-5, "Peak learning rate of full fine-tuning.")
+    max_length: int = option(32, MAX_LENGTH)
+    full_rate: float = option(5e-5, FULL_RATE)
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from analysis.fixtures.descents import SHARE, Start, compared, start_of
 from analysis.fixtures.networks import HIDDEN_LAYERS, INPUTS, mlp
 from analysis.fixtures.subject import Subject, subject
-from analysis.framework.options import Training, option
+from analysis.framework.options import MAX_LENGTH, Training
 from analysis.framework.rules import (
     FAILS,
     HOLDS,
@@ -44,6 +44,7 @@ from ntk_propulsion.kernels.batch import Batch
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.measurements import regime
 from ntk_propulsion.models.tokens import encode
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.convergence import stable_rate
 from ntk_propulsion.theory.dynamics import gradient_descent
 from ntk_propulsion.theory.kernel_regression import choose_ridge, ridge_predictions
@@ -66,7 +67,7 @@ class Settings(Training):
     outputs: str = option("margin", "The transformer's: margin.")
     test_examples: int = option(64, "Test examples whose outputs are predicted.")
     steps: int = option(30, "Steps of each descent of the transformer.")
-    max_length: int = option(32, "Longer texts are cut to so many tokens.")
+    max_length: int = option(32, MAX_LENGTH)
     methods: tuple[str, ...] = option(("full", "propulsion", "lora"), "What trains.")
     sign_steps: int = option(10, "Steps of sign descent and Adam on all examples at once.")
     widths: tuple[int, ...] = option(

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from analysis.fixtures.drops import Predictor, estimates, leading, pooled, trained
 from analysis.fixtures.perturb import apart, by_length, changed, scramble, typos, visible, words_of
 from analysis.fixtures.subject import Parts, Subject, subject
-from analysis.framework.options import PACKAGED, Tuned, folder_of, option
+from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned, folder_of
 from analysis.framework.rulebook import RESOLVED
 from analysis.framework.rules import Estimate, Verdict, verdict, within
 from analysis.framework.study import Check, Row, Study, Work, seeds
@@ -36,6 +36,7 @@ from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.propulsion import PropulsionConfig
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.tasks import Example, Task, draw, load_task
 from ntk_propulsion.theory.kernel_regression import choose_ridge, ridge_predictions
 from ntk_propulsion.training.finetuning import TrainingDiverged
@@ -53,16 +54,16 @@ class Settings(Tuned):
 
     seeds: int = option(1, "How often the study repeats, each time with other examples and order.")
     outputs: str = option("margin", "Kernels of margin or logits.")
-    memory: str = option("4.5GiB", "For the kernels, beside the model.")
+    memory: str = option("4.5GiB")
     domains: tuple[str, ...] = option(
         PACKAGED, "Each is source and target; the first one's texts are changed too."
     )
-    max_length: int = option(64, "Longer texts are cut to so many tokens.")
+    max_length: int = option(64, MAX_LENGTH)
     train_examples: int = option(96, "Source examples that each kernel regression is fitted to.")
     test_examples: int = option(200, "Test examples of the source and of each target.")
     control: str = option("bitfit", "A tuning beside Propulsion and a random subset of its size.")
     typo_rate: float = option(0.1, "Probability that a letter is dropped or swapped.")
-    full_rate: float = option(5e-5, "Peak learning rate of full fine-tuning.")
+    full_rate: float = option(5e-5, FULL_RATE)
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -18,11 +18,12 @@ from matplotlib.figure import Figure
 
 from analysis.fixtures.descents import SHARE, Start, start_of
 from analysis.fixtures.subject import Subject, subject
-from analysis.framework.options import Training, option
+from analysis.framework.options import MAX_LENGTH, Training
 from analysis.framework.rules import HOLDS, NOT_TESTABLE, Estimate, Verdict, paired, verdict, within
 from analysis.framework.study import Check, Row, Study, Work, seeds
 from analysis.speed import figure as speed_figure
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.convergence import LossCurve
 from ntk_propulsion.training.descent import descend
 from ntk_propulsion.training.finetuning import TrainingDiverged
@@ -45,7 +46,7 @@ class Settings(Training):
     examples: int = option(16, "N, training examples of the descents and their kernels.")
     outputs: str = option("margin", "Trained to -1 and +1 (margin), or to one-hot classes: logits.")
     steps: int = option(60, "The cap: no descent takes more steps.")
-    max_length: int = option(32, "Longer texts are cut to so many tokens.")
+    max_length: int = option(32, MAX_LENGTH)
     methods: tuple[str, ...] = option(
         ("full", "propulsion", "lora", "adalora", "bitfit", "ia3", LINEAR), "What is trained."
     )

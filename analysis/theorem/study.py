@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from analysis.fixtures.grid import QUICK
 from analysis.fixtures.subject import Parts, Subject, subject
-from analysis.framework.options import PACKAGED, Tuned, option
+from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned
 from analysis.framework.rules import (
     FAILS,
     HOLDS,
@@ -43,8 +43,9 @@ from ntk_propulsion.kernels.tunings import (
 )
 from ntk_propulsion.measurements.error_budget import measure_budget
 from ntk_propulsion.measurements.rows import distance_rows
-from ntk_propulsion.models.roles import head_modules
+from ntk_propulsion.models.heads import head_modules
 from ntk_propulsion.propulsion import PropulsionConfig, merge
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.distances import compare_kernels, unbiased_cka
 from ntk_propulsion.theory.error_budget import STEPS
 
@@ -61,10 +62,10 @@ class Settings(Tuned):
     tasks: tuple[str, ...] = option(
         (), "Tasks.  [default: the four GLUE tasks with --data, and the packaged ones]"
     )
-    max_length: int = option(96, "Longer texts are cut to so many tokens.")
+    max_length: int = option(96, MAX_LENGTH)
     subsets: int = option(5, "Random subsets of as many parameters as Propulsion has.")
     draws: int = option(16, "Redraws of the weights in the error budget.")
-    full_rate: float = option(5e-5, "Peak learning rate of full fine-tuning.")
+    full_rate: float = option(5e-5, FULL_RATE)
 
     @property
     def task_names(self) -> tuple[str, ...]:

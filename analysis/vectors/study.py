@@ -26,20 +26,23 @@ from torch import Tensor
 
 from analysis import regime
 from analysis.fixtures.subject import Subject, subject
-from analysis.framework.options import PACKAGED, option
+from analysis.framework.options import MAX_LENGTH, PACKAGED
 from analysis.framework.rules import Verdict
 from analysis.framework.study import Check, Row, Study, Work, seeds
 from analysis.vectors import figure as vectors_figure
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.propulsion import (
+    QUANTILES,
+    TOTAL,
     PropulsionConfig,
+    ScalingStatistics,
     count_parameters,
     merge,
     scaling_statistics,
     scalings,
 )
-from ntk_propulsion.propulsion.statistics import QUANTILES, TOTAL, ScalingStatistics
+from ntk_propulsion.runs.options import option
 
 SHOWN = (0.05, 0.25, 0.5, 0.75, 0.95)
 RESAMPLES = 2000
@@ -63,9 +66,9 @@ class Settings(regime.Settings):
     tasks: tuple[str, ...] = option(
         (), "Tasks.  [default: the four GLUE tasks with --data, else the packaged ones]"
     )
-    probe_examples: int = option(500, "Training examples to fit the head on.")
-    test_examples: int = option(200, "Test examples that the metric is measured on.")
-    max_length: int = option(48, "Longer texts are cut to so many tokens.")
+    probe_examples: int = option(500)
+    test_examples: int = option(200)
+    max_length: int = option(48, MAX_LENGTH)
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -32,11 +32,11 @@ class Settings:
     times as fast as z.
     """
 
-    model: str = option("minilm", "minilm, a Hugging Face folder, or a hub id.")
-    task: str = option("rotten-tomatoes", "A task's name, a .csv/.tsv/.jsonl file, or hub:NAME.")
-    data: str | None = option(None, "Folder of GLUE tasks in their original TSV layout.")
-    examples: int = option(64, "N, examples of each kernel, drawn from the test split.")
-    degree: int = option(15, "Propulsion's k: gains are z**k.")
+    model: str = option("minilm")
+    task: str = option("rotten-tomatoes")
+    data: str | None = option(None)
+    examples: int = option(64)
+    degree: int = option(15)
     positions: tuple[str, ...] = option(
         ("all",),
         "What Propulsion scales: all, encoder, embedding, query, key, value, attention_output, "
@@ -47,9 +47,9 @@ class Settings:
         "Kernels beside full and propulsion, e.g. lora bitfit random_subset.",
         unset="all that the model has parameters for",
     )
-    head: str = option("probe", "Where the classifier comes from: probe, random or checkpoint.")
+    head: str = option("probe")
     steps: int = option(60, "Steps of each fine-tuning; 0 for none.")
-    batch_size: int = option(16, "Examples a step.")
+    batch_size: int = option(16)
     learning_rate: float | None = option(None, "Of full fine-tuning.", unset="chosen by the sweep")
     propulsion_learning_rate: float | None = option(
         None, "Of Propulsion.", unset="chosen by the sweep"
@@ -64,17 +64,17 @@ class Settings:
     )
     trajectory_points: int = option(3, "Recorded steps after the first.")
     trajectory_examples: int = option(6, "Of the N, those whose kernels are recorded.")
-    probe_examples: int = option(1000, "Training examples to fit the head on, at most.")
-    test_examples: int = option(400, "Test examples for the task's metric, at most.")
-    outputs: str = option("logits", "Kernels of logits, margin or sum.")
-    seed: int = option(0, "Fixes everything: draws, new weights, training, intervals.")
-    device: str = option("cpu", "cpu, cuda, cuda:1 ...")
-    dtype: str = option("float32", "float32 or float64, for the kernels.")
-    memory: str = option("2.5GiB", "For the kernels, beside the model.")
-    text_column: str = option("text", "Of a file or hub data set.")
-    pair_column: str | None = option(None, "Of a file or hub data set.")
-    label_column: str = option("label", "Of a file or hub data set.")
-    trust_remote_code: bool = option(False, "Let code of the checkpoint run.")
+    probe_examples: int = option(1000)
+    test_examples: int = option(400)
+    outputs: str = option("logits")
+    seed: int = option(0)
+    device: str = option("cpu")
+    dtype: str = option("float32")
+    memory: str = option("2.5GiB")
+    text_column: str = option("text")
+    pair_column: str | None = option(None)
+    label_column: str = option("label")
+    trust_remote_code: bool = option(False)
 
     def given_rate(self, method: str) -> float | None:
         """Return the learning rate that was given for a method, None where a sweep chooses it."""

@@ -20,7 +20,7 @@ from analysis.shift import study as shift
 from analysis.shift.study import STUDY, VARIANTS, Settings
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.reference import reference_jacobian
-from ntk_propulsion.models.roles import head_modules
+from ntk_propulsion.models.heads import head_modules
 from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.tasks import draw, load_task
