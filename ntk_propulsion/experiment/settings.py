@@ -8,10 +8,12 @@ from typing import get_args
 
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.runs.options import option
+from ntk_propulsion.runs.rooms import modules_in
 
 DTYPES = ("float32", "float64")
 OUTPUTS = ("logits", "margin", "sum")
 NONE, ALL = ("none",), ("all",)
+_OTHERS = [name for name in modules_in("kernels/tunings") if name not in ("full", "propulsion")]
 # At least so much: (setting, least value, why).
 _LEAST = (
     ("steps", 0, "give 0 (no fine-tuning) or more"),
@@ -46,7 +48,7 @@ class Settings:
     )
     tunings: tuple[str, ...] = option(
         (),
-        "Kernels beside full and propulsion, e.g. lora bitfit random_subset.",
+        f"Kernels beside full and propulsion: any of {', '.join(_OTHERS)}, and sums a+b.",
         unset="all that the model has parameters for",
     )
     head: str = option("probe")
