@@ -15,9 +15,9 @@ from ntk_propulsion.experiment.results import Arrays, Experiment
 from ntk_propulsion.figures import style
 from ntk_propulsion.figures.before import courses, heatmaps
 from ntk_propulsion.figures.before import experiment as figures
-from ntk_propulsion.measurements.parts import parts_of
 from ntk_propulsion.report.answer import answer
 from ntk_propulsion.report.claims import claims
+from ntk_propulsion.report.drawing import draw_experiment
 from ntk_propulsion.report.page import page
 from ntk_propulsion.report.pictures import Picture, picture
 from ntk_propulsion.runs.files import write_atomically
@@ -47,21 +47,8 @@ def write_experiment(experiment: Experiment, arrays: Arrays, folder: Path) -> li
         "results": {"answer": answer(results), **results},
         "claims": claims(results),
     }
-    head = experiment.results.model.head_modules
-    matrices = {
-        f"{point}/{tuning}/{part}": matrix
-        for point, by in arrays.kernels.items()
-        for tuning, kernel in by.items()
-        for part, matrix in parts_of(kernel, head).items()
-    }
-    return write_report(
-        report,
-        matrices,
-        dict(arrays.vectors),
-        folder,
-        arrays.trajectories,
-        complete=experiment.complete,
-    )
+    figures = draw_experiment(experiment, arrays)
+    return write_files(report, page, figures, folder, complete=experiment.complete)
 
 
 def write_report(
