@@ -8,8 +8,10 @@ from typing import get_args
 
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.runs.options import option
+from ntk_propulsion.runs.rooms import modules_in
 
 NONE, ALL = ("none",), ("all",)
+_OTHERS = [name for name in modules_in("kernels/tunings") if name not in ("full", "propulsion")]
 # At least so much: (setting, least value, why).
 _LEAST = (
     ("steps", 0, "give 0 (no fine-tuning) or more"),
@@ -44,7 +46,7 @@ class Settings:
     )
     tunings: tuple[str, ...] = option(
         (),
-        "Kernels beside full and propulsion, e.g. lora bitfit random_subset.",
+        f"Kernels beside full and propulsion: any of {', '.join(_OTHERS)}, and sums a+b.",
         unset="all that the model has parameters for",
     )
     head: str = option("probe")
