@@ -25,7 +25,7 @@ from analysis.fixtures import grid
 from analysis.fixtures.subject import Subject, subject
 from analysis.framework.options import Training
 from analysis.framework.study import Row, Work, seeds
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.propulsion import PropulsionConfig, scalings, wrap
 from ntk_propulsion.runs.options import option

@@ -30,8 +30,8 @@ from analysis.framework.rules import (
 from analysis.framework.study import Row, Work, seeds
 from analysis.prediction.signs import ONE_BY_ONE, predicted_and_done
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.kernels.batch import Batch
-from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.convergence import stable_rate

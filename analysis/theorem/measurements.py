@@ -20,6 +20,7 @@ from analysis.theorem.set_ups import set_ups
 from analysis.theorem.subsets import nearer
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures.pairs import per_pair
+from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.tunings import (
     Full,
     Head,
@@ -31,7 +32,7 @@ from ntk_propulsion.kernels.tunings import (
 )
 from ntk_propulsion.measurements.error_budget import measure_budget
 from ntk_propulsion.measurements.rows import distance_rows
-from ntk_propulsion.models.roles import head_modules
+from ntk_propulsion.models.heads import head_modules
 from ntk_propulsion.propulsion import PropulsionConfig, merge
 from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.distances import compare_kernels
@@ -119,7 +120,7 @@ class _Task:
             outputs=self.settings.outputs,
             draws=self.settings.draws,
             head_modules=head_modules(self.at.model),
-            memory=self.settings.memory,
+            options=Options(memory=self.settings.memory),
         )
         return [
             {"kind": "budget", "point": "theta0", **row}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from analysis.fixtures.networks import Network
 from analysis.framework.study import Row
 from analysis.width.curves import IDENTITY, PROPULSION
+from ntk_propulsion.kernels import Kernels
 from ntk_propulsion.kernels.batch import arguments, take
-from ntk_propulsion.kernels.kernel import Kernels
 
 PROBED = 2  # examples whose diagonal entries plain autograd computes too
 

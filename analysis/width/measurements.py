@@ -30,11 +30,12 @@ from analysis.width.curves import (
 )
 from analysis.width.identities import identities
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.kernels.kernel import Kernels
+from ntk_propulsion.kernels import Kernels
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion
 from ntk_propulsion.kernels.tunings import Full, Propulsion
-from ntk_propulsion.models.roles import head_modules, role_of
+from ntk_propulsion.models.heads import head_modules
+from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.distances import best_scale_error, unbiased_cka
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,14 @@ def compare(settings: Settings, place: Place, output: Output) -> None:
 def _do(settings: Settings, run: Run, overwrite: bool, output: Output) -> None:
     from ntk_propulsion.experiment.experiment import run_experiment  # here: --help needs no torch
     from ntk_propulsion.experiment.materials import prepare
+    from ntk_propulsion.report.writer import write_experiment
 
     materials = prepare(settings)  # all bad input shows before the folder is touched
     run.begin(overwrite=overwrite)
     try:
         with output.progress() as progress:
-            run_experiment(settings, run, materials, progress)
+            write = partial(write_experiment, folder=run.folder)
+            run_experiment(settings, run, materials, progress, write)
     except KeyboardInterrupt as stop:
         raise Interrupted(
             f"the same command with --resume --out {run.folder} finishes it"

@@ -20,6 +20,7 @@ from ntk_propulsion.report.sheets import (
     sheet,
     words_column,
 )
+from ntk_propulsion.theory.distances import DISTANCES
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def _courses(results: dict[str, Any]) -> list[Sheet]:
     between = [
         method,
         words_column("kernel", names=KERNELS),
-        words_column("quantity", names=words.METRICS),
+        words_column("quantity", names={d.name: d.label for d in DISTANCES.values()}),
         number_column("step"),
         number_column("value"),
     ]

@@ -21,7 +21,7 @@ from analysis.shift.measurements import VARIANTS, Settings
 from analysis.shift.study import STUDY
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.reference import reference_jacobian
-from ntk_propulsion.models.roles import head_modules
+from ntk_propulsion.models.heads import head_modules
 from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.tasks import draw, load_task

@@ -16,7 +16,7 @@ from analysis.framework.study import execute, failed
 from analysis.vectors import likeness, measurements, verdicts
 from analysis.vectors.measurements import Settings
 from analysis.vectors.study import STUDY
-from ntk_propulsion.propulsion.statistics import TOTAL
+from ntk_propulsion.propulsion import TOTAL
 from ntk_propulsion.runs.progress import Progress
 from tests import tiny_runs
 

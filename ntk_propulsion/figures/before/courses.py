@@ -10,6 +10,7 @@ from ntk_propulsion import words
 from ntk_propulsion.figures import style
 from ntk_propulsion.figures.before.plot import Plot
 from ntk_propulsion.figures.style import plain
+from ntk_propulsion.theory.distances import direction
 
 KERNELS = {
     "own-full": "what each trains, K_t, from full fine-tuning's K_F",
@@ -91,7 +92,7 @@ def between_figure(results: dict[str, Any]) -> Figure:
                 ax.set_title(title, fontsize=9)
             else:
                 ax.set_xlabel("step")
-        best = "1 is best" if quantity in words.SIMILARITIES else "0 is best"
+        best = direction(quantity)
         line[0].set_ylabel(f"{words.metric_label(quantity)} ({best})")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))

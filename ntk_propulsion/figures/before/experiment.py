@@ -15,6 +15,7 @@ from ntk_propulsion.figures.before.depth import depth_axis, role
 from ntk_propulsion.figures.before.plot import Plot, chosen
 from ntk_propulsion.figures.before.scaling import gain_histogram, scaling_figure
 from ntk_propulsion.figures.style import plain
+from ntk_propulsion.theory.distances import direction
 
 SMOOTH = 20  # a loss curve with more points than this gets a running mean
 ROUNDING = 1e-9  # eigenvalues below this share of the largest are rounding
@@ -268,7 +269,7 @@ def distance_summary(results: dict[str, Any]) -> Figure:
         ax.set_xlim(min(-0.12 * right, ax.get_xlim()[0]), right * 1.12)
         ax.set_ylim(len(lines) - 0.45, -0.6)
         ax.set_yticks(range(len(lines)), names if i == 0 else [""] * len(lines))
-        best = "1 is best" if name in words.SIMILARITIES else "0 is best"
+        best = direction(name)
         ax.set_title(f"{words.metric_label(name)} ({best})")
         ax.grid(False, axis="y")
     kinds = [

@@ -8,7 +8,7 @@ from torch import nn
 
 from ntk_propulsion.kernels.engine.binding import Binding
 from ntk_propulsion.kernels.tunings._tuning import Tuning, named_parameters, register
-from ntk_propulsion.models.roles import head_parameters
+from ntk_propulsion.models.heads import head_parameters
 
 
 @register

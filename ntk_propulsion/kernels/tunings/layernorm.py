@@ -8,6 +8,7 @@ from torch import nn
 
 from ntk_propulsion.kernels.engine.binding import Binding
 from ntk_propulsion.kernels.tunings._tuning import Tuning, named_parameters, register
+from ntk_propulsion.models.roles import is_norm
 
 
 @register
@@ -23,5 +24,5 @@ class LayerNorm(Tuning):
 
     def bind(self, model: nn.Module) -> Binding:
         """Bind to the normalisations' own parameters."""
-        norms = {n for n, m in model.named_modules() if "norm" in type(m).__name__.lower()}
+        norms = {n for n, m in model.named_modules() if is_norm(m)}
         return named_parameters(model, lambda name, p: name.rpartition(".")[0] in norms, self.name)
