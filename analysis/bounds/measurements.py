@@ -28,7 +28,6 @@ from analysis.framework import options
 from analysis.framework.options import Training
 from analysis.framework.study import Row, Work, seeds
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.engine.binding import LayerUse
 from ntk_propulsion.kernels.engine.jacobian import EmbeddingBlock, LinearBlock
 from ntk_propulsion.kernels.layers import visit_layers
@@ -229,9 +228,7 @@ def _layers_rows(settings: Settings, seed: int) -> list[Row]:
         if isinstance(uses[0].block, LinearBlock):
             rows.extend(_pair_rows(uses[0], _some_tokens(uses[0], at, rng), settings, about))
 
-    visit_layers(
-        at.model, at.batch, visit, outputs=settings.outputs, options=Options(memory=settings.memory)
-    )
+    visit_layers(at.model, at.batch, visit, outputs=settings.outputs, options=at.options)
     return rows
 
 

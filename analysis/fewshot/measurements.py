@@ -28,7 +28,6 @@ from analysis.fixtures.subject import Subject, subject
 from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned
 from analysis.framework.study import Row, Work, seeds
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.outputs import resolve_outputs
 from ntk_propulsion.kernels.tunings import Propulsion, Tuning
 from ntk_propulsion.measurements import regime
@@ -278,7 +277,7 @@ def _tuned(
         at.batch,
         method,
         at.settings.outputs,
-        options=Options(memory=at.settings.memory),
+        options=at.options,
     )
     certified = as_array(found.before, "K_0")
     ours = start.kernels[method][: len(certified), : len(certified)]

@@ -20,7 +20,6 @@ from analysis.theorem.set_ups import set_ups
 from analysis.theorem.subsets import nearer
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures.pairs import per_pair
-from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.tunings import (
     Full,
     Head,
@@ -120,7 +119,7 @@ class _Task:
             outputs=self.settings.outputs,
             draws=self.settings.draws,
             head_modules=head_modules(self.at.model),
-            options=Options(memory=self.settings.memory),
+            options=self.at.options,
         )
         return [
             {"kind": "budget", "point": "theta0", **row}
