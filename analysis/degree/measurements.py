@@ -84,7 +84,7 @@ def _wrapped(at: Subject, degree: int) -> nn.Module:
 
 
 def _loss(at: Subject) -> str:
-    return "squared" if at.materials.task.kind == "regression" else "cross-entropy"
+    return at.materials.task.facts.loss
 
 
 def _kernels(at: Subject, settings: Settings) -> list[Row]:
