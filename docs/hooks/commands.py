@@ -51,7 +51,7 @@ def commands() -> dict[str, click.Command]:
 
 def study_help() -> dict[str, str]:
     """Return what ``--help`` prints for each study."""
-    study = importlib.import_module("analysis.framework.study")
+    study = importlib.import_module("analysis.framework.command")
     package = importlib.import_module("analysis.__main__")
     printed = {}
     for name in package.STUDIES:
