@@ -183,6 +183,4 @@ def sweep_learning_rates(
 def _loss(task: Task, logits: Tensor, examples: Sequence[Example]) -> float:
     """Return the training's own loss, mean over examples."""
     labels = torch.tensor([e.label for e in examples])
-    if task.kind == "regression":
-        return float((logits[:, 0].double() - labels).square().mean())
-    return float(torch.nn.functional.cross_entropy(logits.double(), labels.long()))
+    return float(task.facts.training_loss(logits.double(), labels))
