@@ -3,53 +3,44 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-
-import click
 
 from analysis.framework.catalogue import STUDIES, study
 from analysis.framework.claims import write_claims
 from analysis.framework.options import Settings
-from analysis.framework.study import FAILED_CHECK, execute, failed, show
-from ntk_propulsion.commands.command_line import (
-    LOOK,
-    Command,
-    Names,
-    Output,
-    run_command,
-    shared,
-    with_output,
-)
+from analysis.framework.study import FAILED_CHECK, execute, failed, home, show
+from ntk_propulsion.commands.command_line import Output, run_command
+from ntk_propulsion.commands.options import command
+from ntk_propulsion.commands.place import Place
+from ntk_propulsion.runs.options import option
 
 
-@click.command(cls=Command, context_settings=LOOK)
-@click.option("--quick", is_flag=True, help="Small settings: every study in under 2 minutes.")
-@shared("data")
-@shared("model")
-@click.option("--studies", cls=Names, default=",".join(STUDIES), help="Which of them.")
-@shared("out", " [default: runs/analysis]")
-@shared("overwrite", is_flag=True)
-@shared("resume", is_flag=True)
-@with_output
-def everything(
-    quick: bool,
-    data: str | None,
-    model: str | None,
-    studies: tuple[str, ...],
-    out: str | None,
-    overwrite: bool,
-    resume: bool,
-    output: Output,
-) -> int:
+@dataclass(frozen=True)
+class Choice:
+    """Which studies run, and on what."""
+
+    quick: bool = option(False, "Small settings: every study in under 2 minutes.")
+    data: str | None = option(None)
+    model: str | None = option(None, unset="each study's own")
+    studies: tuple[str, ...] = option(STUDIES, "Which of them.")
+
+
+@command({"out": "runs/analysis"}, choice=Choice, place=Place, output=Output)
+def everything(choice: Choice, place: Place, output: Output) -> int:
     """Run the studies one after another and gather their verdicts."""
-    folder = Path(out) if out else Path("runs") / ("quick" if quick else "analysis")
-    chosen = [study(name) for name in studies]
+    folder = Path(place.out) if place.out else home(choice.quick)
     status = 0
-    for one in chosen:
+    for one in [study(name) for name in choice.studies]:
         pretrained = one.settings().model == Settings().model  # not a study of random networks
-        settings = one.choose(quick, data=data, model=model if pretrained else None)
+        model = choice.model if pretrained else None
         outcome = execute(
-            one, settings, folder / one.name, overwrite=overwrite, resume=resume, output=output
+            one,
+            one.choose(choice.quick, data=choice.data, model=model),
+            folder / one.name,
+            overwrite=place.overwrite,
+            resume=place.resume,
+            output=output,
         )
         show(outcome, output.console())
         status = FAILED_CHECK if failed(outcome) else status

@@ -13,13 +13,14 @@ from torch import nn
 
 from analysis.fixtures import grid
 from analysis.fixtures.subject import Subject
-from analysis.framework.options import Training, option
+from analysis.framework.options import Training
 from analysis.framework.rulebook import EQUIVALENT
 from analysis.framework.rules import Verdict, verdict, within
 from analysis.framework.study import Row, Study, Work, main
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion import PropulsionConfig
+from ntk_propulsion.runs.options import option
 
 WHICH = ("first", "last", "spread")
 

@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 
 from analysis.fixtures.grid import QUICK
 from analysis.fixtures.subject import Subject, subject
-from analysis.framework.options import PACKAGED, Tuned, option
+from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Estimate, Verdict, verdict, within
 from analysis.framework.study import Check, Row, Study, Work, main
 from ntk_propulsion.figures import style
 from ntk_propulsion.kernels.linearization import model_outputs
 from ntk_propulsion.measurements import regime
 from ntk_propulsion.models.loaded import LoadedModel
-from ntk_propulsion.propulsion import PropulsionConfig, scaling_statistics, wrap
-from ntk_propulsion.propulsion.statistics import NEAR_ONE, TOTAL
+from ntk_propulsion.propulsion import NEAR_ONE, TOTAL, PropulsionConfig, scaling_statistics, wrap
 from ntk_propulsion.report.claims import NEARLY_ALL
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.inputs import as_array
 
 GLUE = ("sst2", "rte", "cola", "stsb")
@@ -39,8 +39,8 @@ class Settings(Tuned):
     tasks: tuple[str, ...] = option(
         (), "Tasks.  [default: the four GLUE tasks with --data, else rotten-tomatoes]"
     )
-    max_length: int = option(96, "Longer texts are cut to so many tokens.")
-    full_rate: float = option(5e-5, "Peak learning rate of full fine-tuning.")
+    max_length: int = option(96, MAX_LENGTH)
+    full_rate: float = option(5e-5, FULL_RATE)
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -78,7 +78,12 @@ def _measured(at: Subject, method: str, before: LoadedModel, after: LoadedModel)
     """Return both measures in total, with intervals, and for each example."""
     outputs = at.settings.outputs
     found = regime.measure_regime(
-        before.model, after.model, at.batch, method, outputs, memory=at.settings.memory
+        before.model,
+        after.model,
+        at.batch,
+        method,
+        outputs,
+        options=at.options,
     )
     n = len(found.drift_per_example)
     moved = found.outputs - as_array(model_outputs(before.model, at.batch, outputs), "f_0")

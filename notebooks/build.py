@@ -26,9 +26,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
-from ntk_propulsion.commands.command_line import LOOK, run_command
+from ntk_propulsion.commands.command_line import run_command
+from ntk_propulsion.commands.options import command
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.files import write_atomically
+from ntk_propulsion.runs.options import option
 
 FOLDER = Path(__file__).parent
 OUT = FOLDER.parent / "build" / "notebooks"
@@ -186,21 +188,29 @@ async def build(
     return [failure for failure in await asyncio.gather(*map(one, paths)) if failure]
 
 
-@click.command(context_settings=LOOK)
+@dataclass(frozen=True)
+class Build:
+    """How notebooks are run and rendered."""
+
+    full: bool = option(False, "Set FULL = True: the settings of the kept results.")
+    jobs: int = option(2, "Notebooks at once.")
+    timeout: float | None = option(None, "Seconds for each.", unset="1800, none with --full")
+    out: str = option(str(OUT), "Folder of the HTML files.", unset="build/notebooks")
+
+
+@command(how=Build)
 @click.argument("names", nargs=-1)
-@click.option("--full", is_flag=True, help="Set FULL = True: the settings of the kept results.")
-@click.option("--jobs", default=2, type=click.IntRange(1), help="Notebooks at once.")
-@click.option("--timeout", type=float, help="Seconds for each.  [default: 1800, none with --full]")
-@click.option("--out", default=str(OUT), help="Folder of the HTML files.")
-def main(names: tuple[str, ...], full: bool, jobs: int, timeout: float | None, out: str) -> int:
+def main(names: tuple[str, ...], how: Build) -> int:
     """Run NOTEBOOKS (files, or beginnings of names in this folder; all by default)."""
+    if how.jobs < 1:
+        raise InputError(f"--jobs {how.jobs}: give 1 or more")
     paths = _chosen(names)
     pages = [page_of(path) for path in paths]  # refuses a notebook without the switch
-    folder = Path(out)
+    folder = Path(how.out)
     for stale in (folder / "index.html", *(folder / f"{page.name}.html" for page in pages)):
         stale.unlink(missing_ok=True)
-    limit = timeout or (None if full else TIMEOUT)
-    failures = asyncio.run(build(paths, folder, full=full, jobs=jobs, timeout=limit))
+    limit = how.timeout or (None if how.full else TIMEOUT)
+    failures = asyncio.run(build(paths, folder, full=how.full, jobs=how.jobs, timeout=limit))
     if failures:
         return FAILED
     write_atomically(

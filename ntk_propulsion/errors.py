@@ -26,3 +26,14 @@ def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
     return InputError(f"unknown {what} {name!r}: {hint}")
+
+
+def shown(text: object) -> str:
+    r"""Return a stranger's text for an error message: quoted, on one line, cut at 80 characters.
+
+    Examples:
+        >>> shown("two\nlines"), shown([1, 2])
+        ("'two\\nlines'", "'list'")
+    """
+    quoted = repr(text if isinstance(text, str) else type(text).__name__)
+    return quoted if len(quoted) <= 80 else f"{quoted[:76]}...'"

@@ -6,6 +6,7 @@ import functools
 import json
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from ntk_propulsion.commands.command_line import run_command
@@ -14,6 +15,7 @@ from ntk_propulsion.experiment.experiment import run_experiment
 from ntk_propulsion.experiment.materials import Materials, prepare
 from ntk_propulsion.experiment.settings import Settings
 from ntk_propulsion.models.probe import fit_probe
+from ntk_propulsion.report.writer import write_experiment
 from ntk_propulsion.runs.folder import Run
 from tests.tiny_folders import make_task, save_model
 
@@ -111,7 +113,7 @@ def do(out: Path, materials: Materials | None = None, **changes) -> Path:
     chosen = settings(**changes)
     run = Run(out, asdict(chosen))
     run.begin()
-    run_experiment(chosen, run, materials)
+    run_experiment(chosen, run, materials, on_results=partial(write_experiment, folder=out))
     return out
 
 

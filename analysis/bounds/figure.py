@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from analysis.framework.study import Row
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.depth import depth_axis
+from ntk_propulsion.figures.before.depth import depth_axis
 
 GAUSSIAN, PRETRAINED, PRINTED, OWN, TRAINED = "T2a", "T2b", "T2c", "T2d", "T2e"
 ENERGIES = "energies"

@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
 from analysis.framework.rulebook import RULES
-from ntk_propulsion.commands.command_line import LOOK, Command, Output, run_command, with_output
+from ntk_propulsion.commands.command_line import Output, run_command
+from ntk_propulsion.commands.options import command
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.report.claims import NOT_TESTABLE
 from ntk_propulsion.report.sections import STUDIES
 from ntk_propulsion.runs.files import write_atomically
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.runs.records import to_json
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -104,14 +105,19 @@ def _cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-@click.command(cls=Command, context_settings=LOOK)
-@click.option("--results", default=str(RESULTS), help="Folder of the studies' results.")
-@click.option("--publish", is_flag=True, help="Also put the table into the package's reports.")
-@with_output
-def claims(results: str, publish: bool, output: Output) -> None:
+@dataclass(frozen=True)
+class Gathering:
+    """Which results are gathered, and whether they are published."""
+
+    results: str = option(str(RESULTS), "Folder of the studies' results.", unset="analysis/results")
+    publish: bool = option(False, "Also put the table into the package's reports.")
+
+
+@command(gathering=Gathering, output=Output)
+def claims(gathering: Gathering, output: Output) -> None:
     """Gather the verdicts of all studies into one table of claims."""
-    document = write_claims(Path(results), output)
-    if publish:
+    document = write_claims(Path(gathering.results), output)
+    if gathering.publish:
         write_atomically(STUDIES, document)
 
 

@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,22 +26,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from analysis.framework.options import Settings, options_of
+from analysis.framework.options import Settings
 from analysis.framework.rules import Verdict
-from ntk_propulsion.commands.command_line import (
-    LOOK,
-    Command,
-    Interrupted,
-    Output,
-    run_command,
-    shared,
-    with_output,
-)
+from ntk_propulsion.commands.command_line import Interrupted, Output, run_command
+from ntk_propulsion.commands.options import LOOK, Command, build, default_of, flag, options_of
+from ntk_propulsion.commands.place import Place
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import style
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.runs.folder import Run
+from ntk_propulsion.runs.options import option
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.runs.records import to_json
 
@@ -117,7 +112,7 @@ class Study(Generic[S]):
     def choose(self, quick: bool, **given: Any) -> S:
         """Return the settings: defaults, under those of ``--quick``, under what was given."""
         chosen = dict(self.quick) if quick else {}
-        chosen |= {name: value for name, value in given.items() if value is not None}
+        chosen |= {name: value for name, value in given.items() if value not in (None, ())}
         return replace(self.settings(), **chosen)
 
     def settings_of(self, kept: Mapping[str, Any]) -> S:
@@ -247,43 +242,60 @@ def _typed(value: Any) -> Any:
     return {"": None, "True": True, "False": False}.get(value, value)
 
 
+@dataclass(frozen=True)
+class Mode:
+    """How a study is run."""
+
+    quick: bool = option(False, "A small setting, done in under 2 minutes.")
+    redraw: bool = option(False, "Judge and draw a finished run anew.")
+
+
 def main(study: Study[Any], arguments: list[str] | None = None) -> int:
     """Run a study from the command line and return the exit status: 1 where a check fails."""
-    params: list[click.Parameter] = [
-        click.Option(["--quick"], is_flag=True, help="A small setting, done in under 2 minutes."),
-        *options_of(study.settings, study.quick),
-    ]
+    return run_command(command_of(study), arguments)
 
-    @click.command(study.name, Command, params=params, help=study.question, context_settings=LOOK)
-    @shared("out", " [default: runs/analysis/NAME]")
-    @shared("overwrite", is_flag=True)
-    @shared("resume", is_flag=True)
-    @click.option("--redraw", is_flag=True, help="Judge and draw a finished run anew.")
-    @with_output
-    def command(
-        quick: bool,
-        out: str | None,
-        overwrite: bool,
-        resume: bool,
-        redraw: bool,
-        output: Output,
-        **given: Any,
-    ) -> int | None:
-        folder = (
-            Path(out) if out else Path("runs") / ("quick" if quick else "analysis") / study.name
-        )
-        if redraw:
+
+def command_of(study: Study[Any]) -> click.Command:
+    """Return the command of a study: its settings' options, and those of every run."""
+
+    def act(**given: Any) -> int:
+        mode, place, output = build(Mode, given), build(Place, given), build(Output, given)
+        folder = Path(place.out) if place.out else home(mode.quick) / study.name
+        if mode.redraw:
             outcome = study.redraw(folder)
         else:
-            settings = study.choose(quick, **given)
+            settings = study.choose(mode.quick, **given)
             outcome = execute(
-                study, settings, folder, overwrite=overwrite, resume=resume, output=output
+                study,
+                settings,
+                folder,
+                overwrite=place.overwrite,
+                resume=place.resume,
+                output=output,
             )
         show(outcome, output.console())
         output.end(folder, (folder / FINAL).read_text())
         return FAILED_CHECK if failed(outcome) else 0
 
-    return run_command(command, arguments)
+    quick = {
+        part.name: f"{default_of(part)}; less with --quick"
+        for part in fields(study.settings)
+        if part.name in study.quick and default_of(part)
+    }
+    params = [
+        *options_of(Mode),
+        *options_of(study.settings, quick),
+        *options_of(Place, {"out": "runs/analysis/NAME"}),
+        *options_of(Output),
+    ]
+    return Command(
+        study.name, params=params, callback=act, help=study.question, context_settings=LOOK
+    )
+
+
+def home(quick: bool) -> Path:
+    """Return the folder that studies write their own folders into, if no other is given."""
+    return Path("runs") / ("quick" if quick else "analysis")
 
 
 def execute(
@@ -338,7 +350,7 @@ def _command(study: Study[Any], settings: Settings) -> str:
     for name, value in described(settings).items():
         if value != default[name]:
             shown = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-            words += [f"--{name.replace('_', '-')}", shown]
+            words += [flag(name), shown]
     return shlex.join(words)
 
 

@@ -21,13 +21,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ntk_propulsion.auditing.blueprints import blueprint
 from ntk_propulsion.auditing.factors import MERGE_FIRST, of_module
 from ntk_propulsion.auditing.families import PREFIX, SHARED
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.checkpoints import align
-from ntk_propulsion.checkpoints.files import shown
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, shown
+from ntk_propulsion.models.skeletons import build_skeleton
 from ntk_propulsion.runs.quiet import quiet
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def _model(subject: Subject) -> tuple[nn.Module, dict[str, str]]:
             f"the base has no config.json that names its class, so PEFT cannot merge: {MERGE_FIRST}"
         )
     try:
-        model = blueprint(base.config, kinds[0])
+        model = build_skeleton(base.config).model
     except InputError as error:
         raise InapplicableError(f"{error}: {MERGE_FIRST}") from None
     wanted = model.state_dict()

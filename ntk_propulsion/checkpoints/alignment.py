@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ntk_propulsion.checkpoints.files import shown
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, shown
 
 WRAPPERS = ("module.", "model.", "base_model.model.", "_orig_mod.")
 """Prefixes by DataParallel, by trainers and composite models, by PEFT, and by torch.compile."""

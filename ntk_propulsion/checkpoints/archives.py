@@ -1,6 +1,8 @@
 """The files that `torch.save` writes: what their pickle says, and where their storages lie.
 
 Since torch 1.6 they are zip archives, before that five pickles with the storages behind them.
+The standard library lists a zip archive's members; where their bytes lie is read here, so that
+nothing is unpacked, and no member can claim more than the file holds.
 """
 
 from __future__ import annotations
@@ -11,9 +13,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-from ntk_propulsion.checkpoints.files import shown
 from ntk_propulsion.checkpoints.opcodes import Global, Reference, read_pickle
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, shown
 
 PICKLE_LIMIT = 16 * 2**20
 """Bytes of pickle that are read at most; a tensor takes about 200."""

@@ -19,11 +19,10 @@ from ntk_propulsion.checkpoints.files import (
     read_elements,
     read_json,
     regular_file,
-    shown,
     status,
 )
 from ntk_propulsion.checkpoints.pickles import PickleFile, TensorInfo
-from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.errors import InputError, shown, unknown
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -1,4 +1,9 @@
-"""Files from strangers: regular, inside their folder, and JSON that is data and nothing else."""
+"""Files from strangers: regular, inside their folder, and JSON that is data and nothing else.
+
+Ours because no library asks these things: `open` waits for a pipe and follows a link anywhere,
+`json` takes the second of two equal keys without a word, and a mapped file that shrinks kills the
+process.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, shown
 
 JSON_LIMIT = 64 * 2**20
 """Bytes of JSON that are read at most; the index of a model with 100 000 tensors takes 10 MB."""
-
-
-def shown(text: object) -> str:
-    """Return a stranger's text for an error message: quoted, on one line, cut at 80 characters."""
-    quoted = repr(text if isinstance(text, str) else type(text).__name__)
-    return quoted if len(quoted) <= 80 else f"{quoted[:76]}...'"
 
 
 def status(path: Path) -> os.stat_result | None:

@@ -2,7 +2,8 @@
 
 A pickle is a program. This reader follows only the instructions that `torch.save` writes for
 dictionaries of tensors. The functions that they name are never looked up: they stay names, and
-their calls stay records. Anything else is refused by name.
+their calls stay records. Anything else is refused by name. It is ours because the standard
+library's `pickle` runs what it reads, and `pickletools` takes it apart but says not what it means.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from ntk_propulsion.checkpoints.files import shown
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, shown
 
 OPCODE_LIMIT = 2_000_000
 """Instructions that are followed at most: about 40 make one tensor."""

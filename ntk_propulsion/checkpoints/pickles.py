@@ -1,7 +1,9 @@
 """State dicts as `torch.save` writes them: zip archives, and the files of torch before 1.6.
 
 Nothing is unpickled: `opcodes` reads which tensors there are and where, and a tensor is then the
-bytes at its place in the file.
+bytes at its place in the file. No kept library does that: ``torch.load(weights_only=True)`` calls
+the functions that it allows, which once sufficed to run others (CVE-2025-32434), and builds all
+tensors before one can be looked at, those included whose view repeats a few bytes to look large.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ from ntk_propulsion.checkpoints.archives import (
     read_legacy,
     read_zip,
 )
-from ntk_propulsion.checkpoints.files import read_elements, regular_file, shown
+from ntk_propulsion.checkpoints.files import read_elements, regular_file
 from ntk_propulsion.checkpoints.opcodes import Call, Global
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, shown
 
 NESTS = ("state_dict", "model_state_dict", "model", "module")
 """Keys under which training code keeps the state dict within a checkpoint."""

@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-from ntk_propulsion.commands.command_line import LOOK
+from ntk_propulsion.commands.options import LOOK
 from ntk_propulsion.errors import unknown
 
 COMMANDS = {
@@ -32,7 +32,7 @@ class Commands(click.Group):
         """
         if cmd_name not in COMMANDS:
             raise unknown("command", cmd_name, COMMANDS)
-        return getattr(importlib.import_module(f"ntk_propulsion.{cmd_name}"), cmd_name)
+        return getattr(importlib.import_module(f"ntk_propulsion.commands.{cmd_name}"), cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what each command does, importing none."""

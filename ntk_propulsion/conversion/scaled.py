@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ntk_propulsion.checkpoints import Placement
-from ntk_propulsion.conversion.skeleton import Skeleton, Weights
+from ntk_propulsion.conversion.weights import Weights
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.skeletons import Skeleton
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class ScaledModel:
         if self.degree is None:
             raise InputError("the source does not say the degree k of its gains z**k: add --degree")
         return self.degree
+
+    def plain_config(self) -> dict[str, Any]:
+        """Return what config.json of the plain model says."""
+        config = {key: value for key, value in self.config.items() if key != "degree"}
+        return config | {"architectures": [self.skeleton.class_name]}
 
     def changed(self) -> tuple[str, ...]:
         """Return the names of the trained tensors.

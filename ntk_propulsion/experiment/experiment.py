@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,38 +18,53 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.experiment.assembly import Measured, parts_by_point, results_of
+from ntk_propulsion.experiment.arrays import (
+    ADAPTER,
+    TRAJECTORIES,
+    load_vectors,
+    save_kernels_by_point,
+)
+from ntk_propulsion.experiment.assembly import Assembly, Measured
 from ntk_propulsion.experiment.materials import BOTH, Materials, Method, prepare, propulsion_of
+from ntk_propulsion.experiment.results import (
+    Arrays,
+    CertificateFacts,
+    Experiment,
+    Recording,
+    SweepResult,
+    TrainingRun,
+)
 from ntk_propulsion.experiment.settings import Settings
-from ntk_propulsion.kernels.kernel import (
+from ntk_propulsion.kernels import (
     Kernel,
     Kernels,
+    Options,
     data_fingerprint,
     load_kernels,
     model_fingerprint,
     save_kernels,
 )
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.tunings.tunings import Full, Tuning
+from ntk_propulsion.kernels.tunings import Full, Tuning
+from ntk_propulsion.models.heads import head_parameters
 from ntk_propulsion.models.loaded import LoadedModel
-from ntk_propulsion.models.probe import fit_probe
-from ntk_propulsion.models.roles import head_parameters
+from ntk_propulsion.models.probe import ProbeReport, fit_probe
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.propulsion import PropulsionConfig, merge, save_adapter, wrap
-from ntk_propulsion.report.claims import claims
-from ntk_propulsion.report.writer import write_report
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.runs.folder import Run
 from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.runs.records import from_json, to_json
 from ntk_propulsion.training.finetuning import finetune
 from ntk_propulsion.training.sweep import candidate_rates, sweep_learning_rates
 from ntk_propulsion.trajectories import RecordingDiverged, Trajectory, record_trajectory
 from ntk_propulsion.trajectories.record import recorded_steps
 
-SCHEMA = 1
-ADAPTER, HEAD, TRAJECTORIES = "adapter.safetensors", "head.safetensors", "trajectories"
+HEAD = "head.safetensors"
+T = TypeVar("T")
+OnResults = Callable[[Experiment, Arrays], object]
 
 
 def run_experiment(
@@ -57,8 +72,9 @@ def run_experiment(
     run: Run,
     materials: Materials | None = None,
     progress: Progress | None = None,
+    on_results: OnResults | None = None,
 ) -> None:
-    """Do, or finish, an experiment in its folder: report.json, written last, holds the results.
+    """Do, or finish, an experiment in its folder.
 
     Args:
         settings: What to do.
@@ -66,12 +82,13 @@ def run_experiment(
         materials: What `prepare` gave for these settings, if it was called already. The head of
             its model is changed.
         progress: Is told of each step.
+        on_results: Called with what is known, such as `report.write_experiment`.
 
     Raises:
         InputError: Bad input, or a training that diverges; the folder keeps what was done before.
     """
     found = materials or prepare(settings)
-    _Experiment(settings, run, progress or Progress(), found).do()
+    _Experiment(settings, run, progress or Progress(), found).do(on_results or (lambda *_: None))
 
 
 class _Experiment:
@@ -82,10 +99,10 @@ class _Experiment:
     ) -> None:
         self.settings, self.run, self.progress = settings, run, progress
         self.materials, self.loaded = materials, materials.loaded
-        self.dtype = torch.float64 if settings.dtype == "float64" else torch.float32
+        self.options = Options.of(settings)
 
-    def do(self) -> None:
-        """Do every step that is not done and write the report."""
+    def do(self, on_results: OnResults) -> None:
+        """Do every step that is not done and hand over the results."""
         head = self._head()
         start = self.run.step("theta0", self._start)
         methods: tuple[Method, ...] = BOTH if self.settings.steps else ()
@@ -96,7 +113,7 @@ class _Experiment:
             self.run.step(f"trajectory-{m}", partial(self._record, m, rates[m]))
             for m in self.materials.recorded
         ]
-        self._report(head, start, logs, list(swept.values()), courses)
+        self._report(head, start, logs, list(swept.values()), courses, on_results)
         self.run.clean()
 
     # -- the head
@@ -204,8 +221,7 @@ class _Experiment:
                 at=recorded_steps(settings.steps, settings.trajectory_points),
                 targets=task.targets(drawn, settings.outputs),
                 outputs=settings.outputs,
-                dtype=self.dtype,
-                memory=settings.memory,
+                options=self.options,
                 seed=settings.seed,
                 output_dir=folder / "recording",
                 batch_size=settings.batch_size,
@@ -276,9 +292,7 @@ class _Experiment:
             tunings,
             self.settings.outputs,
             per_module=True,
-            dtype=self.dtype,
-            memory=self.settings.memory,
-            seed=self.settings.seed,
+            options=self.options,
             progress=self.progress.advance,
         )
 
@@ -296,6 +310,7 @@ class _Experiment:
         logs: list[dict[str, Any]],
         swept: list[dict[str, Any]],
         courses: list[dict[str, Any]],
+        on_results: OnResults,
     ) -> None:
         self.progress.begin("writing the report")
         began = time.perf_counter()
@@ -304,27 +319,21 @@ class _Experiment:
         vectors = self._vectors() if logs else {}
         for name in (HEAD, *([ADAPTER] if logs else [])):
             write_atomically(self.run.folder / name, self.run.path(name).read_bytes())
-        along = self._trajectories(courses)
-        measured = Measured(kernels, head, start, logs, vectors, swept, courses, along)
-        parts = parts_by_point(self.loaded.model, kernels)
-        results = results_of(self.settings, self.materials, measured, parts)
-        report = {
-            "schema": SCHEMA,
-            "config": asdict(self.settings),
-            "environment": asdict(
-                environment({**self.run.seconds, "report": time.perf_counter() - began})
-            ),
-            "results": results,
-            "claims": claims(results),
-        }
-        matrices = {
-            f"{point}/{tuning}/{part}": matrix
-            for point, by in parts.items()
-            for tuning, found in by.items()
-            for part, matrix in found.items()
-        }
-        save_kernels(_kept(kernels), self.run.folder / "kernels.safetensors")
-        write_report(report, matrices, vectors, self.run.folder, along)
+        measured = Measured(
+            kernels,
+            _typed(CertificateFacts, start),
+            _typed(ProbeReport, head) if head else None,
+            [_typed(TrainingRun, {**log, "metric_before": start["metric"]}) for log in logs],
+            vectors,
+            [_typed(SweepResult, row) for row in swept],
+            [_typed(Recording, course) for course in courses],
+            self._trajectories(courses),
+        )
+        assembly = Assembly(self.settings, self.materials)
+        seconds = {**self.run.seconds, "report": time.perf_counter() - began}
+        experiment, arrays = assembly.experiment(measured, environment(seconds))
+        save_kernels_by_point(arrays, self.run.folder)
+        on_results(experiment, arrays)
 
     def _trajectories(self, courses: list[dict[str, Any]]) -> dict[str, Trajectory]:
         """Put the recordings where the results are, and return them by method."""
@@ -339,9 +348,8 @@ class _Experiment:
 
     def _vectors(self) -> dict[str, np.ndarray]:
         """Return the trained z by module, in the network's order."""
-        tensors = _load_tensors(self.run.path(ADAPTER))
-        names = [name for name, _ in self.loaded.model.named_modules() if f"{name}.z" in tensors]
-        return {name: tensors[f"{name}.z"].double().numpy() for name in names}
+        names = [name for name, _ in self.loaded.model.named_modules()]
+        return load_vectors(self.run.path(ADAPTER), names)
 
 
 def _point(method: str) -> str:
@@ -349,15 +357,9 @@ def _point(method: str) -> str:
     return f"{method}_tuned"
 
 
-def _kept(kernels: Mapping[str, Mapping[str, Kernel]]) -> dict[str, Kernel]:
-    """Return kernels by point/tuning; parts by module only of the two in question."""
-    return {
-        f"{point}/{name}": kernel
-        if name in ("full", "propulsion")
-        else replace(kernel, per_module={})
-        for point, by in kernels.items()
-        for name, kernel in by.items()
-    }
+def _typed(form: type[T], value: dict[str, Any]) -> T:
+    """Return what a step left, as the dataclass that it was."""
+    return from_json(form, to_json(value))
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
@@ -11,12 +11,12 @@ from torch import nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment.settings import NONE, Settings
-from ntk_propulsion.kernels.tunings.tunings import (
+from ntk_propulsion.kernels.tunings import (
     Full,
     Propulsion,
-    RandomSubset,
-    Sum,
     Tuning,
+    controls,
+    recorded,
     resolve_tuning,
 )
 from ntk_propulsion.models.loaded import Head, LoadedModel
@@ -30,8 +30,6 @@ from ntk_propulsion.training.sweep import candidate_rates, hold_out
 
 Method = Literal["full", "propulsion"]
 BOTH: tuple[Method, ...] = ("full", "propulsion")
-METHODS = ("full", "propulsion", "lora", "adalora", "ia3", "bitfit", "layernorm")
-CONTROLS = ("lora", "adalora", "ia3", "bitfit", "layernorm", "rowcolumn", "random_subset")
 
 
 @dataclass
@@ -135,8 +133,8 @@ def _tunings(settings: Settings, model: nn.Module, notes: list[str]) -> list[Tun
     """Return the tunings; a default one that the model has nothing for becomes a note."""
     select(model, settings.positions)
     found: dict[str, Tuning] = {"full": Full(), "propulsion": propulsion_of(settings)}
-    for name in settings.tunings or CONTROLS:
-        tuning = _as_set(resolve_tuning(name), settings)
+    for name in settings.tunings or controls():
+        tuning = resolve_tuning(name).in_run(propulsion_of(settings), settings.seed)
         try:
             tuning.bind(model)
         except InputError as error:
@@ -153,8 +151,8 @@ def _recorded(settings: Settings, model: nn.Module, notes: list[str]) -> dict[st
     found: dict[str, Tuning] = {}
     if not settings.steps or settings.trajectories == NONE:
         return found
-    for name in settings.trajectories or METHODS:
-        tuning = _as_set(resolve_tuning(name), settings)
+    for name in settings.trajectories or recorded():
+        tuning = resolve_tuning(name).in_run(propulsion_of(settings), settings.seed)
         try:
             check_method(model, tuning)
             candidate_rates(tuning)
@@ -180,14 +178,3 @@ def _hold_out(
 def propulsion_of(settings: Settings) -> Propulsion:
     """Return Propulsion at z = 1 with the degree and positions of the settings."""
     return Propulsion(settings.degree, settings.positions)
-
-
-def _as_set(tuning: Tuning, settings: Settings) -> Tuning:
-    """Return a tuning with what the settings say of it, inside a sum too."""
-    if isinstance(tuning, Sum):
-        return Sum(tuple(_as_set(part, settings) for part in tuning.tunings), tuning.name)
-    if isinstance(tuning, Propulsion):
-        return propulsion_of(settings)
-    if isinstance(tuning, RandomSubset):
-        return replace(tuning, size=propulsion_of(settings), seed=settings.seed)
-    return tuning

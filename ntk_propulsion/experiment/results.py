@@ -19,7 +19,8 @@ from ntk_propulsion.measurements.tables import (
 from ntk_propulsion.models.probe import ProbeReport
 from ntk_propulsion.runs.environment import Environment
 from ntk_propulsion.training.sweep import Trial
-from ntk_propulsion.trajectories import Trajectory
+from ntk_propulsion.trajectories import CourseDistance, Trajectory
+from ntk_propulsion.trajectories.tables import CoursePoint, RegimeSummary
 
 SCHEMA = 2
 
@@ -47,7 +48,15 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """The task: its name, kind (classification or regression), metric, labels and source."""
+    """The task.
+
+    Attributes:
+        name: What it was asked for by.
+        kind: ``"classification"`` or ``"regression"``.
+        metric: What it is scored by.
+        labels: The classes' names; empty for a regression.
+        source: Where it came from, in words.
+    """
 
     name: str
     kind: str
@@ -73,7 +82,7 @@ class ExampleFacts:
     index: int
     text: str
     pair: str | None
-    label: float
+    label: int | float
     tokens: int
 
 
@@ -162,49 +171,27 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class CoursePoint:
-    """A quantity of a recorded training at a step; see `Trajectory.table`."""
-
-    step: int
-    method: str
-    kernel: str | None
-    quantity: str
-    value: float | None
-
-
-@dataclass(frozen=True)
-class CourseDistance:
-    """A distance between two recorded trainings' kernels at one step."""
-
-    step: int
-    method: str
-    reference: str
-    kernel: str
-    quantity: str
-    value: float | None
-
-
-@dataclass(frozen=True)
-class RegimeSummary:
-    """Whether a recorded training stayed in the kernel regime, with its two measures."""
-
-    method: str
-    step: int
-    learning_rate: float
-    linearization_error: float | None
-    linearization_least: float | None
-    linearization_most: float | None
-    feature_drift: float | None
-    drift_least: float | None
-    drift_most: float | None
-    linearization: str
-    fixed_features: str
-    kernel_regime: str
-
-
-@dataclass(frozen=True)
 class Results:
-    """Everything that was measured, table by table; what is not known yet is empty."""
+    """Everything that was measured, table by table; what is not known yet is empty.
+
+    Attributes:
+        model: What the kernels are of.
+        task: And on what.
+        examples: The N examples, in the kernels' order.
+        notes: What the reader should know.
+        certificate: How the kernels at theta_0 were computed.
+        kernels: Size and spectrum of each kernel.
+        distances: How far each kernel is from full fine-tuning's.
+        per_module: Propulsion's kernel against full fine-tuning's, module by module.
+        drift: How far each kernel went in each training.
+        training: The fine-tunings.
+        scaling_vectors: z after training, by module; the last row is of all.
+        sweeps: How learning rates were chosen.
+        trajectories: The trainings whose kernels were recorded.
+        courses: Every quantity at every recorded step.
+        between: Distances between recorded trainings at equal steps.
+        regimes: Whether each recorded training stayed in the kernel regime.
+    """
 
     model: ModelFacts
     task: TaskFacts
@@ -248,8 +235,8 @@ class Arrays:
     """What an experiment's figures are drawn from, beside its tables.
 
     Attributes:
-        kernels: By point, then tuning; those of full fine-tuning and Propulsion with their parts by
-            module.
+        kernels: By point (``"theta0"``, ``"full_tuned"``, ``"propulsion_tuned"``), then tuning; all
+            can be split by the head, those of full fine-tuning and Propulsion module by module.
         vectors: z after training, (d_out,), by module in the network's order; empty where nothing
             was trained.
         trajectories: Recorded trainings by method.

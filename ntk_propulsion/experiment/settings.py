@@ -8,10 +8,10 @@ from typing import get_args
 
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.runs.options import option
+from ntk_propulsion.runs.rooms import modules_in
 
-DTYPES = ("float32", "float64")
-OUTPUTS = ("logits", "margin", "sum")
 NONE, ALL = ("none",), ("all",)
+_OTHERS = [name for name in modules_in("kernels/tunings") if name not in ("full", "propulsion")]
 # At least so much: (setting, least value, why).
 _LEAST = (
     ("steps", 0, "give 0 (no fine-tuning) or more"),
@@ -34,11 +34,11 @@ class Settings:
     times as fast as z.
     """
 
-    model: str = option("minilm", "minilm, a Hugging Face folder, or a hub id.")
-    task: str = option("rotten-tomatoes", "A task's name, a .csv/.tsv/.jsonl file, or hub:NAME.")
-    data: str | None = option(None, "Folder of GLUE tasks in their original TSV layout.")
-    examples: int = option(64, "N, examples of each kernel, drawn from the test split.")
-    degree: int = option(15, "Propulsion's k: gains are z**k.")
+    model: str = option("minilm")
+    task: str = option("rotten-tomatoes")
+    data: str | None = option(None)
+    examples: int = option(64)
+    degree: int = option(15)
     positions: tuple[str, ...] = option(
         ("all",),
         "What Propulsion scales: all, encoder, embedding, query, key, value, attention_output, "
@@ -46,12 +46,12 @@ class Settings:
     )
     tunings: tuple[str, ...] = option(
         (),
-        "Kernels beside full and propulsion, e.g. lora bitfit random_subset.",
+        f"Kernels beside full and propulsion: any of {', '.join(_OTHERS)}, and sums a+b.",
         unset="all that the model has parameters for",
     )
-    head: str = option("probe", "Where the classifier comes from: probe, random or checkpoint.")
+    head: str = option("probe")
     steps: int = option(60, "Steps of each fine-tuning; 0 for none.")
-    batch_size: int = option(16, "Examples a step.")
+    batch_size: int = option(16)
     learning_rate: float | None = option(None, "Of full fine-tuning.", unset="chosen by the sweep")
     propulsion_learning_rate: float | None = option(
         None, "Of Propulsion.", unset="chosen by the sweep"
@@ -66,17 +66,17 @@ class Settings:
     )
     trajectory_points: int = option(3, "Recorded steps after the first.")
     trajectory_examples: int = option(6, "Of the N, those whose kernels are recorded.")
-    probe_examples: int = option(1000, "Training examples to fit the head on, at most.")
-    test_examples: int = option(400, "Test examples for the task's metric, at most.")
-    outputs: str = option("logits", "Kernels of logits, margin or sum.")
-    seed: int = option(0, "Fixes everything: draws, new weights, training, intervals.")
-    device: str = option("cpu", "cpu, cuda, cuda:1 ...")
-    dtype: str = option("float32", "float32 or float64, for the kernels.")
-    memory: str = option("2.5GiB", "For the kernels, beside the model.")
-    text_column: str = option("text", "Of a file or hub data set.")
-    pair_column: str | None = option(None, "Of a file or hub data set.")
-    label_column: str = option("label", "Of a file or hub data set.")
-    trust_remote_code: bool = option(False, "Let code of the checkpoint run.")
+    probe_examples: int = option(1000)
+    test_examples: int = option(400)
+    outputs: str = option("logits")
+    seed: int = option(0)
+    device: str = option("cpu")
+    dtype: str = option("float32")
+    memory: str = option("2.5GiB")
+    text_column: str = option("text")
+    pair_column: str | None = option(None)
+    label_column: str = option("label")
+    trust_remote_code: bool = option(False)
 
     def given_rate(self, method: str) -> float | None:
         """Return the learning rate that was given for a method, None where a sweep chooses it."""
@@ -89,7 +89,8 @@ class Settings:
         Raises:
             InputError: One does.
         """
-        from ntk_propulsion.kernels.tunings.tunings import resolve_tuning
+        from ntk_propulsion.kernels import Options
+        from ntk_propulsion.kernels.tunings import resolve_tuning
         from ntk_propulsion.models.loaded import Head
         from ntk_propulsion.propulsion.layers import check_degree
 
@@ -98,13 +99,7 @@ class Settings:
             resolve_tuning(tuning)
         if self.head not in get_args(Head):
             raise unknown("head", self.head, get_args(Head))
-        check_kernels(
-            examples=self.examples,
-            outputs=self.outputs,
-            dtype=self.dtype,
-            seed=self.seed,
-            memory=self.memory,
-        )
+        Options.of(self)
         for setting, least, why in _LEAST:
             if getattr(self, setting) < least:
                 raise InputError(f"{_option(setting)} {getattr(self, setting)}: {why}")
@@ -116,33 +111,6 @@ class Settings:
                 raise InputError(f"{_option(setting)} {rate}: give a positive finite number")
         if not self.positions:
             raise InputError("--positions is empty: give at least one, e.g. all")
-
-
-def check_kernels(*, examples: int, outputs: str, dtype: str, seed: int, memory: str) -> None:
-    """Refuse what no kernels can be computed with.
-
-    Args:
-        examples: N.
-        outputs: One of `OUTPUTS`.
-        dtype: One of `DTYPES`.
-        seed: Of all draws.
-        memory: Budget, as `kernels.plan.parse_memory` reads it.
-
-    Raises:
-        InputError: A value makes no sense.
-    """
-    import torch
-
-    from ntk_propulsion.kernels.plan import parse_memory
-
-    if examples < 2:
-        raise InputError(f"--examples {examples}: a kernel compares at least 2 examples")
-    for setting, value, known in (("outputs", outputs, OUTPUTS), ("dtype", dtype, DTYPES)):
-        if value not in known:
-            raise unknown(setting, value, known)
-    if not 0 <= seed < 2**32:
-        raise InputError(f"--seed {seed}: give a whole number from 0 to {2**32 - 1}")
-    parse_memory(memory, torch.device("cpu"))
 
 
 def _option(setting: str) -> str:

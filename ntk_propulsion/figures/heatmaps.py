@@ -2,157 +2,133 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from ntk_propulsion import words
+from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.plot import Plot
+from ntk_propulsion.figures.labels import Labels
+from ntk_propulsion.figures.pairs import CLIP, Pairs
+from ntk_propulsion.figures.parts import part_of
+from ntk_propulsion.figures.plot import PairScale, Plot
+from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
+from ntk_propulsion.kernels.tunings import label as tuning_label
+from ntk_propulsion.theory.distances import compare_kernels
+from ntk_propulsion.theory.estimate import Estimate, Estimates
+from ntk_propulsion.theory.inputs import KernelLike, count_outputs, kernel_pair
 
-CLIP = 99.0  # percentile of |K_F| that ends the colour scale: one extreme text hides no other
 MOST_PAIRS = 128  # examples up to which the page carries every pair's numbers: some 0.3 MB
 SIZE, SMALL = 2.85, 1.65  # inches: the panels' and the paper's picture's side
 
 
-def example_order(results: dict[str, Any]) -> np.ndarray:
-    """Return the order of examples by label: ``(N,)`` indices, stable within a label."""
-    labels = _labels(results)
-    if any(isinstance(label, str) for label in labels):
-        labels = [str(label) for label in labels]
-    return np.argsort(np.asarray(labels), kind="stable")
-
-
-def per_pair(kernel: np.ndarray, n: int) -> np.ndarray:
-    """Sum a kernel's ``(N*O, N*O)`` over equal outputs: the ``(N, N)`` trace per example pair."""
-    outputs = len(kernel) // n
-    return np.einsum("iojo->ij", kernel.reshape(n, outputs, n, outputs))
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Two kernels per pair of examples, as the heat maps show them.
-
-    Attributes:
-        full: K_F by pair, (N, N), examples in the order of `example_order`.
-        other: K_P likewise.
-        scale: What K_P is multiplied by to come nearest to K_F.
-        limit: Where the colours end, on both sides of zero.
-        order: The row in the kernels of each example, (N,).
-    """
-
-    full: np.ndarray
-    other: np.ndarray
-    scale: float
-    limit: float
-    order: np.ndarray
-
-    @property
-    def difference(self) -> np.ndarray:
-        """K_F - s K_P, (N, N)."""
-        return self.full - self.scale * self.other
-
-    def rows(self) -> list[words.Row]:
-        """Return each pair once (kernels are symmetric), to six digits."""
-        panels = {"K_F": self.full, "K_P": self.other, "difference": self.difference}
-        return [
-            {"first": int(self.order[i]), "second": int(self.order[j])}
-            | {name: float(f"{panel[i, j]:.6g}") for name, panel in panels.items()}
-            for i, j in zip(*np.triu_indices(len(self.order)), strict=True)
-        ]
-
-
-def pairs_of(
-    results: dict[str, Any],
-    kernels: dict[str, np.ndarray],
-    point: str,
-    tuning: str,
-    part: str,
-) -> Pairs:
-    """Return full fine-tuning's kernel and another's by pairs of examples, sorted by label.
-
-    The scale is the one that was measured, or else the best one for these entries.
-    """
-    n = len(results["examples"])
-    order = example_order(results)
-    full, other = (
-        per_pair(kernels[f"{point}/{t}/{part}"], n)[np.ix_(order, order)] for t in ("full", tuning)
-    )
-    found = words.row(results["distances"], point=point, tuning=tuning, part=part)
-    scale = words.metric(found, "best_scale")[0]
-    if scale is None:
-        scale = float((full * other).sum() / max((other * other).sum(), np.finfo(float).tiny))
-    limit = float(np.percentile(np.abs(full), CLIP)) or 1.0
-    return Pairs(full, other, scale, limit, order)
-
-
 @style.styled
-def kernel_heatmaps(
-    results: dict[str, Any],
-    kernels: dict[str, np.ndarray],
-    point: str = "theta0",
-    tuning: str = "propulsion",
+def heatmaps(
+    full: KernelLike,
+    other: KernelLike,
+    labels: Labels | ArrayLike | None = None,
+    *,
+    outputs: int | None = None,
     part: str = "all",
-) -> Figure:
+    head: Collection[str] = (),
+    estimates: Mapping[str, Estimate] | None = None,
+    point: str = "",
+    setting: Setting | str = "",
+) -> Plot:
     """Draw K_F, the best-scaled K_P, their difference, and the raw difference as the paper does.
 
     The first three share one colour scale, symmetric about zero; the raw ``|K_F - K_P|`` (the
     paper's Fig. 6) has its own. Entries are summed over equal outputs, examples sorted by label.
 
     Args:
-        results: The experiment's results.
-        kernels: ``{"point/tuning/part": (N*O, N*O)}``.
-        point: The parameters at which the kernels were taken.
-        tuning: What is compared with full fine-tuning.
-        part: ``all``, ``without_head`` or ``head``.
+        full: The reference, full fine-tuning's kernel as a rule: a Kernel, or an array (N*O, N*O).
+        other: The kernel to hold against it.
+        labels: Of the N examples, in the order of the kernels' rows; see `Labels`.
+        outputs: O, where the kernels are arrays; 1 by default.
+        part: What of the kernels is shown: ``"all"``, ``"without_head"`` or ``"head"``.
+        head: Names of the head's modules, to cut Kernels by; arrays are that part already.
+        estimates: The distances between the two, as ``other.compare(full)`` gives them with their
+            intervals; by default they are computed, without intervals.
+        point: Where the kernels were taken, such as ``"theta0"``; said in the title.
+        setting: What the caption says that they are of.
+
+    Raises:
+        InputError: The kernels cannot be compared, or the labels are not one an example.
     """
-    n = len(results["examples"])
-    pairs = pairs_of(results, kernels, point, tuning, part)
-    found = words.row(results["distances"], point=point, tuning=tuning, part=part)
+    names = tuple(str(getattr(K, "tuning", "")) for K in (full, other))
+    count = count_outputs(full, other, outputs=outputs)
+    A, B = kernel_pair(part_of(full, part, head), part_of(other, part, head))
+    n = len(A) // count
+    known = None if labels is None else Labels.of(labels)
+    if known is not None and len(known.values) != n:
+        raise InputError(f"{len(known.values)} labels for kernels of {n} examples: give one each")
+    distances = estimates or _distances(B, A, count)
+    scale = distances.get("best_scale", Estimate(None)).value
+    order = np.arange(n) if known is None else known.order
+    pairs = Pairs.of(A, B, 0.0 if scale is None else scale, order)
     figure = Plot(figsize=(12, 4.85))
     if n <= MOST_PAIRS:
         figure.rows = pairs.rows()
-        figure.pairs = {"scale": pairs.scale, "limit": pairs.limit}
+        figure.pairs = PairScale(pairs.scale, pairs.limit)
     figure.set_layout_engine("none")
-    symbol = "K_P" if tuning == "propulsion" else "K"
-    _common_scale(figure, results, found, pairs, symbol)
-    _as_in_the_paper(figure, results, found, pairs, symbol)
-    outputs = len(kernels[f"{point}/full/{part}"]) // n
+    symbols = _symbols(*names)
+    _common_scale(figure, pairs, known, distances, symbols)
+    _as_in_the_paper(figure, pairs, known, distances, symbols)
     style.frame(
         figure,
-        f"Kernels of full fine-tuning and {plain(words.tuning(tuning))}, "
-        f"{words.POINTS.get(point, point)}, {words.PARTS.get(part, part)}",
-        f"{style.setting(results)} Each pixel is a pair of examples"
-        + (f": the trace over its {outputs} by {outputs} outputs." if outputs > 1 else "."),
+        _title(names, point, part if head or part != "all" else ""),
+        f"{plain(setting)} Each pixel is a pair of examples"
+        + (f": the trace over its {count} by {count} outputs." if count > 1 else "."),
     )
     return figure
 
 
+def _distances(K: KernelLike, K0: KernelLike, outputs: int) -> Estimates:
+    found = compare_kernels(K, K0, outputs, norms=("frobenius",))
+    return {name: Estimate(value) for name, value in found.items()}
+
+
+def _symbols(full: str, other: str) -> tuple[str, str]:
+    return "K_0" if full not in ("full", "") else "K_F", "K_P" if other == "propulsion" else "K"
+
+
+def _title(tunings: tuple[str, ...], point: str, part: str) -> str:
+    known = [plain(tuning_label(name)) for name in tunings if name]
+    said = [
+        f"Kernels of {words.listed(known)}" if known else "Two kernels",
+        words.POINTS.get(point, point),
+        words.PARTS.get(part, part),
+    ]
+    return ", ".join(filter(None, said))
+
+
 def _common_scale(
     figure: Figure,
-    results: dict[str, Any],
-    found: words.Row | None,
     pairs: Pairs,
-    symbol: str,
+    labels: Labels | None,
+    distances: Mapping[str, Estimate],
+    symbols: tuple[str, str],
 ) -> None:
     """Draw K_F, s K_P and K_F - s K_P on one scale that is symmetric about zero."""
+    first, second = symbols
     limit = pairs.limit
     beyond = int((np.abs(pairs.full) > limit).sum())
     panels = [
-        (pairs.full, "$K_F$, full fine-tuning", ""),
+        (pairs.full, f"${first}$" + ", full fine-tuning" * (first == "K_F"), ""),
         (
             pairs.scale * pairs.other,
-            f"$s\\,{symbol}$, best scale $s$ = {words.number(pairs.scale)}",
-            f"CKA {words.interval(found, 'cka')}",
+            f"$s\\,{second}$, best scale $s$ = {words.number(pairs.scale)}",
+            f"CKA {_interval(distances, 'cka')}",
         ),
         (
             pairs.difference,
-            f"$K_F - s\\,{symbol}$",
-            f"best-scale error {words.interval(found, 'best_scale_error')}",
+            f"${first} - s\\,{second}$",
+            f"best-scale error {_interval(distances, 'best_scale_error')}",
         ),
     ]
     for i, (image, title, below) in enumerate(panels):
@@ -160,12 +136,12 @@ def _common_scale(
         picture = ax.imshow(image, cmap=style.DIVERGING, vmin=-limit, vmax=limit)
         ax.set_title(title, pad=14)
         ax.set_xlabel(below, fontsize=9)
-        _bands(ax, results, names=i == 0)
+        _bands(ax, labels, pairs.order, names=i == 0)
     bar = figure.colorbar(
         picture, cax=_strip(figure, 1.75, 7.05), extend="both", orientation="horizontal"
     )
     bar.set_label(
-        f"one scale for all three: ±{words.number(limit)} (99th percentile of $|K_F|$; "
+        f"one scale for all three: ±{words.number(limit)} ({CLIP:g}th percentile of $|{first}|$; "
         f"{beyond} of {pairs.full.size} entries beyond), in output² / parameter²",
         fontsize=9,
     )
@@ -173,47 +149,35 @@ def _common_scale(
 
 def _as_in_the_paper(
     figure: Figure,
-    results: dict[str, Any],
-    found: words.Row | None,
     pairs: Pairs,
-    symbol: str,
+    labels: Labels | None,
+    distances: Mapping[str, Estimate],
+    symbols: tuple[str, str],
 ) -> None:
     """Draw the raw difference, small, on a scale of its own."""
     ax = _square(figure, 10.15, SMALL)
     picture = ax.imshow(np.abs(pairs.full - pairs.other), cmap=style.SEQUENTIAL, vmin=0)
-    ax.set_title(f"$|K_F - {symbol}|$ raw", pad=14)
-    ax.set_xlabel(f"raw error\n{words.interval(found, 'relative_frobenius')}", fontsize=9)
-    _bands(ax, results, names=False)
+    ax.set_title(f"$|{symbols[0]} - {symbols[1]}|$ raw", pad=14)
+    ax.set_xlabel(f"raw error\n{_interval(distances, 'relative_frobenius')}", fontsize=9)
+    _bands(ax, labels, pairs.order, names=False)
     bar = figure.colorbar(picture, cax=_strip(figure, 10.15, SMALL), orientation="horizontal")
     bar.set_label("own scale from 0,\nas in the paper's Fig. 6", fontsize=9)
 
 
-def _labels(results: dict[str, Any]) -> list[Any]:
-    return [e["label"] for e in sorted(results["examples"], key=lambda e: e["row"])]
-
-
-def _bands(ax: Axes, results: dict[str, Any], names: bool) -> None:
+def _bands(ax: Axes, labels: Labels | None, order: np.ndarray, names: bool) -> None:
     """Draw the labels beside the rows and above the columns, and lines between the classes."""
-    every = _labels(results)
-    labels = [every[i] for i in example_order(results)]
-    distinct = list(dict.fromkeys(labels))
-    regression = results["task"]["kind"] == "regression"
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
-    if regression:
-        codes = np.asarray(labels, dtype=float)
-        look: dict[str, Any] = {"cmap": "Greys"}
-        ticks = [0.0, len(labels) // 2, len(labels) - 1]
-        texts = [words.number(labels[int(i)]) for i in ticks]
-    else:
-        codes = np.asarray([float(distinct.index(label)) for label in labels])
-        look = {"cmap": "Set2", "vmin": 0, "vmax": 7}
-        where = [np.flatnonzero(codes == c) for c in range(len(distinct))]
-        ticks = [float(w.mean()) for w in where]
-        texts = [plain(words.label_name(results, label)[:18]) for label in distinct]
-        for w in where[1:]:
-            ax.axhline(w[0] - 0.5, color="black", linewidth=0.8)
-            ax.axvline(w[0] - 0.5, color="black", linewidth=0.8)
+    if labels is None:
+        if names:
+            ax.set_ylabel("examples, as they came", fontsize=9)
+        return
+    codes, ticks = _codes(labels, order)
+    look = {"cmap": "Greys"} if labels.continuous else {"cmap": "Set2", "vmin": 0, "vmax": 7}
+    if not labels.continuous:
+        for edge in np.flatnonzero(np.diff(codes)) + 0.5:
+            ax.axhline(edge, color="black", linewidth=0.8)
+            ax.axvline(edge, color="black", linewidth=0.8)
     rows, columns = ax.inset_axes((-0.045, 0, 0.03, 1)), ax.inset_axes((0, 1.015, 1, 0.03))
     for band, image in ((rows, codes[:, None]), (columns, codes[None, :])):
         band.imshow(image, aspect="auto", **look)
@@ -221,9 +185,28 @@ def _bands(ax: Axes, results: dict[str, Any], names: bool) -> None:
         band.grid(False)
         band.spines[:].set_visible(False)
     if names:
-        rows.set_yticks(ticks, texts, rotation=0 if regression else 90, va="center", fontsize=8.5)
-        rows.set_ylabel(f"examples, by {'value' if regression else 'label'}", fontsize=9)
+        texts = [plain(labels.name(order[round(tick)])[:18]) for tick in ticks]
+        turn = 0 if labels.continuous else 90
+        rows.set_yticks(ticks, texts, rotation=turn, va="center", fontsize=8.5)
+        rows.set_ylabel(f"examples, by {'value' if labels.continuous else 'label'}", fontsize=9)
         rows.tick_params(length=0)
+
+
+def _codes(labels: Labels, order: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    """Return a number to colour each example by, (N,) in order, and where labels are named."""
+    values = [labels.values[i] for i in order]
+    if labels.continuous:
+        return np.asarray(values, dtype=float), [0.0, len(values) // 2, len(values) - 1]
+    distinct = list(dict.fromkeys(values))
+    codes = np.asarray([float(distinct.index(value)) for value in values])
+    return codes, [float(np.flatnonzero(codes == c).mean()) for c in range(len(distinct))]
+
+
+def _interval(distances: Mapping[str, Estimate], name: str) -> str:
+    """Write a distance as ``value [low, high]``, or the value alone."""
+    found = distances.get(name, Estimate(None))
+    value, low, high = (words.show(name, x) for x in (found.value, found.low, found.high))
+    return value if found.low is None or found.high is None else f"{value} [{low}, {high}]"
 
 
 def _square(figure: Figure, left: float, side: float) -> Axes:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from ntk_propulsion.words import Row
+from ntk_propulsion.figures import style
+
+Record = dict[str, Any]
+"""One tidy row of what is drawn: numbers and texts by column."""
+
+
+@dataclass(frozen=True)
+class PairScale:
+    """How a heat map of pairs is coloured.
+
+    Attributes:
+        scale: What K_P is multiplied by.
+        limit: Where the colours end, on both sides of zero.
+    """
+
+    scale: float
+    limit: float
 
 
 class Plot(Figure):
@@ -15,23 +32,17 @@ class Plot(Figure):
 
     Attributes:
         rows: What is drawn, tidily; the page offers it as CSV.
-        pairs: ``{"scale": s, "limit": end of the colours}`` where each row is a pair of examples
-            with the entries ``K_F``, ``K_P`` and their ``difference``: the page then lets one
-            point at them. None for any other figure.
+        pairs: Where each row is a pair of examples with the entries ``K_F``, ``K_P`` and their
+            ``difference``: the page then lets one point at them. None for any other figure.
     """
 
     def __init__(
-        self,
-        rows: Iterable[Row] = (),
-        *,
-        pairs: Mapping[str, float] | None = None,
-        **options: Any,
+        self, rows: Iterable[Record] = (), *, pairs: PairScale | None = None, **options: Any
     ) -> None:
         super().__init__(**options)
-        self.rows: list[Row] = list(rows)
+        self.rows: list[Record] = list(rows)
         self.pairs = pairs
 
-
-def chosen(table: Iterable[Row], *keys: str) -> list[Row]:
-    """Return a table's rows with these columns only, those that a row has."""
-    return [{key: row[key] for key in keys if key in row} for row in table]
+    def _repr_png_(self) -> bytes:
+        """Show the figure where it is the last line of a notebook's cell, whatever its backend."""
+        return style.render(self)

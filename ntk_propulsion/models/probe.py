@@ -1,15 +1,13 @@
-"""The head of a sequence classifier: its parameters, drawn at random or fitted as a probe.
+"""The probe: the linear head that fits the frozen features of a model best.
 
-A random head makes every kernel a random one at the top. A probe, the linear head that fits the
-frozen features best, is where fine-tuning starts in linear probing then fine-tuning
-(Kumar et al. 2022, arXiv 2202.10054).
+A random head makes every kernel a random one at the top. A probe is where fine-tuning starts in
+linear probing then fine-tuning (Kumar et al. 2022, arXiv 2202.10054).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.models.roles import head_parameters
+from ntk_propulsion.models.heads import final_linear, no_linear_head
+from ntk_propulsion.models.state import frozen
 from ntk_propulsion.models.tokens import batches, encode
 from ntk_propulsion.tasks import Example, Task
 
@@ -56,39 +55,6 @@ class ProbeReport:
     cv_std: float
 
 
-def base_prefix(model: Any) -> str:
-    """Return the prefix (with its dot) of the parameters that belong to the pretrained base.
-
-    Raises:
-        InputError: If the model does not name its base.
-    """
-    prefix = getattr(model, "base_model_prefix", "")
-    if not prefix or not hasattr(model, prefix):
-        raise InputError(f"{type(model).__name__} does not tell its base from its head")
-    return f"{prefix}."
-
-
-@torch.no_grad()
-def random_head(model: Any, seed: int) -> None:
-    """Draw a head's parameters anew: weights from N(0, initializer_range**2), biases 0, scales 1.
-
-    Args:
-        model: The model, changed in place; the draw is the same on every device.
-        seed: Fixes the draw.
-    """
-    config = model.config
-    std = getattr(config, "initializer_range", None) or getattr(config, "init_std", None) or 0.02
-    generator = torch.Generator().manual_seed(seed)
-    names = set(head_parameters(model))
-    for name, parameter in model.named_parameters():
-        if name not in names:
-            continue
-        if parameter.ndim >= 2:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
-        else:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-
-
 def fit_probe(
     loaded: LoadedModel,
     task: Task,
@@ -108,7 +74,7 @@ def fit_probe(
         InputError: If a class has fewer than 2 examples, or no linear layer makes the logits.
     """
     folds = probe_folds(task, examples)
-    name, layer = final_linear(loaded, examples[:2])
+    name, layer = final_linear(loaded.model, encode(loaded, examples[:2]).batch)
     features = probe_features(loaded, examples, layer, batch_size=batch_size)
     labels = np.array([e.label for e in examples])
     search = _search(task, layer.bias is not None, folds, seed)
@@ -130,31 +96,6 @@ def fit_probe(
         float(results["mean_test_metric"][best]),
         float(results["std_test_metric"][best]),
     )
-
-
-def final_linear(loaded: LoadedModel, examples: Sequence[Example]) -> tuple[str, nn.Linear]:
-    """Find the linear layer that makes the logits: the last one called with as many outputs.
-
-    Raises:
-        InputError: If no linear layer outside the base has as many outputs as the model.
-    """
-    called: list[tuple[str, nn.Linear]] = []
-    prefix = base_prefix(loaded.model)
-    handles = [
-        module.register_forward_hook(lambda m, _i, _o, name=name: called.append((name, m)))
-        for name, module in loaded.model.named_modules()
-        if isinstance(module, nn.Linear) and not name.startswith(prefix)
-    ]
-    try:
-        with _frozen(loaded.model), torch.no_grad():
-            logits = loaded.model(**encode(loaded, examples).batch).logits
-    finally:
-        for handle in handles:
-            handle.remove()
-    called = [(name, layer) for name, layer in called if layer.out_features == logits.shape[-1]]
-    if not called:
-        raise _no_linear(loaded)
-    return called[-1]
 
 
 def probe_features(
@@ -185,7 +126,7 @@ def _pooled_inputs(loaded: LoadedModel, batch: dict[str, Tensor], layer: nn.Line
 
     handle = layer.register_forward_hook(start_graph)
     try:
-        with _frozen(loaded.model), torch.enable_grad():
+        with frozen(loaded.model), torch.enable_grad():
             logits = loaded.model(**batch).logits
     finally:
         handle.remove()
@@ -197,29 +138,8 @@ def _pooled_inputs(loaded: LoadedModel, batch: dict[str, Tensor], layer: nn.Line
     made = nn.functional.linear(features, layer.weight, layer.bias)
     tolerance = max(1e-3, 8 * torch.finfo(made.dtype).eps)
     if not torch.allclose(made, logits, rtol=tolerance, atol=tolerance):
-        raise _no_linear(loaded)
+        raise no_linear_head(loaded.model)
     return features
-
-
-def _no_linear(loaded: LoadedModel) -> InputError:
-    return InputError(
-        f"cannot fit a probe: no linear layer of {type(loaded.model).__name__} makes the logits "
-        "alone (use the head random)"
-    )
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode with no parameter in the graph; then as it was."""
-    training = model.training
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    model.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        model.train(training)
-        for parameter in wanted:
-            parameter.requires_grad_(True)
 
 
 def probe_folds(task: Task, examples: Sequence[Example]) -> int:

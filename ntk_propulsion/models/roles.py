@@ -179,23 +179,16 @@ def _fused(wanted: set[str], roles: dict[str, str], chosen: set[str]) -> set[str
     return fused if asked else set()
 
 
-def head_parameters(model: nn.Module) -> list[str]:
-    """Return the names of the parameters outside the pretrained base model.
-
-    BERT's pooler is part of its base; RoBERTa's dense layer before the output is not. A model that
-    does not name its base (not a transformers model) has its last linear layer for a head.
-    """
-    prefix = getattr(model, "base_model_prefix", "")
-    base = getattr(model, prefix, None) if prefix else None
-    named = list(model.named_parameters())
-    if isinstance(base, nn.Module) and base is not model:
-        inside = {id(p) for p in base.parameters()}
-        return [name for name, p in named if id(p) not in inside]
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return [name for name, _ in named if linear and name.rpartition(".")[0] == linear[-1]]
+def is_norm(module: nn.Module | str) -> bool:
+    """Return whether a module normalises: its class says Norm; of a name alone, its last part."""
+    name = module.rpartition(".")[2] if isinstance(module, str) else type(module).__name__
+    return "norm" in name.lower()
 
 
-def head_modules(model: nn.Module) -> set[str]:
-    """Return the modules outside the base model and those in a head's role (BERT's pooler)."""
-    owners = {name.rpartition(".")[0] for name in head_parameters(model)}
-    return owners | {name for name, role in module_roles(model).items() if role == "head"}
+def every_role(model: nn.Module) -> dict[str, str]:
+    """Return the role of every module, ``"norm"`` and ``"other"`` included, in model order."""
+    known = module_roles(model)
+    return {
+        name: known.get(name) or ("norm" if is_norm(module) else "other")
+        for name, module in model.named_modules()
+    }

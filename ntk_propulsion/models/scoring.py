@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ntk_propulsion.models.loaded import LoadedModel
+from ntk_propulsion.models.state import evaluation_mode
 from ntk_propulsion.models.tokens import batches
 from ntk_propulsion.tasks import Example, Task
 
@@ -34,13 +35,8 @@ def evaluate(
 ) -> Evaluation:
     """Predict examples in evaluation mode, batched by length, and score the predictions."""
     logits = torch.empty(len(examples), task.num_labels, dtype=loaded.model.dtype)
-    training = loaded.model.training
-    loaded.model.eval()
-    try:
+    with evaluation_mode(loaded.model) as model:
         for chosen, batch in batches(loaded, examples, batch_size):
-            logits[chosen] = loaded.model(**batch).logits.cpu()
-    finally:
-        loaded.model.train(training)
-    chosen_labels = logits.argmax(-1) if task.kind == "classification" else logits[:, 0]
-    predictions = chosen_labels.tolist()
+            logits[chosen] = model(**batch).logits.cpu()
+    predictions = task.facts.predictions(logits).tolist()
     return Evaluation(task.score(predictions, [e.label for e in examples]), predictions, logits)

@@ -29,3 +29,16 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """Put a model into evaluation mode with no parameter in the graph; then as it was."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with evaluation_mode(model):
+        model.requires_grad_(False)
+        try:
+            yield model
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)

@@ -70,7 +70,8 @@ class PropulsionConfig:
 
     Attributes:
         degree: The power k of the gain z**k, a whole number of at least 1.
-        positions: Which layers are scaled, as `ntk_propulsion.models.roles.select` takes them.
+        positions: Which layers are scaled, as `ntk_propulsion.models.roles.select` takes them;
+            one becomes a tuple of one.
         initialisation: The value that all of z starts at, or an `Initialisation`. The default, 1,
             leaves the model's outputs unchanged.
         biases: Which biases train beside z: ``"none"``, those of the ``"scaled"`` layers, or
@@ -87,7 +88,7 @@ class PropulsionConfig:
     """
 
     degree: int = 15
-    positions: tuple[str, ...] = ("all",)
+    positions: str | tuple[str, ...] = ("all",)
     initialisation: float | Initialisation = 1.0
     biases: str = "none"
     train_head: bool = False
@@ -118,13 +119,20 @@ class PropulsionConfig:
         rows = [scheme.draw(f"{name} {i}" if i else name, size) for i in range(self.vectors)]
         return torch.stack(rows) if self.vectors > 1 else rows[0]
 
+    @property
+    def starts_at_one(self) -> bool:
+        """Whether all of z starts at 1, where the model's outputs are unchanged."""
+        return self.initialisation in (1.0, Initialisation())
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values that JSON can hold.
 
         One vector, of which nothing is pooled, is written without `POOLED`: so were the adapters
         from before there was pooling, and their readers refuse settings that they do not know.
         """
-        settings = dataclasses.asdict(self) | {"positions": list(self.positions)}
+        own = {field.name for field in dataclasses.fields(PropulsionConfig)}
+        settings = {name: value for name, value in dataclasses.asdict(self).items() if name in own}
+        settings["positions"] = list(self.positions)
         if all(settings[name] == default for name, default in POOLED.items()):
             return {name: value for name, value in settings.items() if name not in POOLED}
         return settings

@@ -81,7 +81,7 @@ def wrap(model: nn.Module, config: PropulsionConfig | None = None) -> nn.Module:
     modules = dict(model.named_modules())
     record = Wrapping(
         config,
-        tuple(_trained(model, config, targets)),
+        tuple(trained_beside(model, config, targets)),
         {name: parameter.requires_grad for name, parameter in plain_parameters(model).items()},
     )
     wrappers: dict[int, nn.Module] = {}
@@ -170,7 +170,7 @@ def count_parameters(model: nn.Module, config: PropulsionConfig | None = None) -
     for name, role in targets.items():
         entries = config.vectors * output_size(modules[name])
         counts[role] = counts.get(role, 0) + entries
-    trained = _trained(model, config, targets)
+    trained = trained_beside(model, config, targets)
     sizes = {name: parameter.numel() for name, parameter in trained.items()}
     biases = (
         0
@@ -224,10 +224,16 @@ def _rename_ties(model: nn.Module, rename: Callable[[str, set[str]], str]) -> No
             module._tied_weights_keys = {renamed(a): renamed(b) for a, b in ties.items()}
 
 
-def _trained(
+def trained_beside(
     model: nn.Module, config: PropulsionConfig, targets: Iterable[str]
 ) -> dict[str, nn.Parameter]:
-    """Return what trains beside z in a plain model, each parameter under one name."""
+    """Return what trains beside z in a plain model, each parameter under one name.
+
+    Args:
+        model: A plain model.
+        config: Says which biases train, and whether the head does.
+        targets: The scaled layers.
+    """
     roles = module_roles(model)
     biased: Iterable[str] = {"none": (), "scaled": targets, "all": roles}[config.biases]
     names = [f"{layer}.bias" for layer in biased]

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from ntk_propulsion import words
-from ntk_propulsion.propulsion.statistics import NEAR_ONE
+from ntk_propulsion.propulsion import NEAR_ONE
 from ntk_propulsion.words import interval, listed, metric, near_one, number, percent
 
 # Every level is an upper limit on an error sqrt(1 - similarity²); its square is the share of

@@ -6,7 +6,7 @@ from typing import Any
 
 from ntk_propulsion import words
 from ntk_propulsion.measurements import regime
-from ntk_propulsion.propulsion.statistics import NEAR_ONE
+from ntk_propulsion.propulsion import NEAR_ONE
 from ntk_propulsion.report.answer import BOTH, CLOSE, at_start, could_leave, either, shape_error
 from ntk_propulsion.words import interval, metric, number, percent
 

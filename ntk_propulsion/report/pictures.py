@@ -15,8 +15,8 @@ from PIL import Image
 
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.heatmaps import example_order
-from ntk_propulsion.figures.plot import Plot
+from ntk_propulsion.figures.before.heatmaps import example_order
+from ntk_propulsion.figures.plot import PairScale, Plot
 from ntk_propulsion.report.downloads import csv_address
 
 SHADES = 129  # of the map's colours: odd, so that one of them is zero's
@@ -38,7 +38,7 @@ class Picture:
     alt: str
     image: str
     csv: str = ""
-    pairs: Mapping[str, float] | None = None
+    pairs: PairScale | None = None
 
 
 def picture(name: str, figure: Figure, png: bytes) -> Picture:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ntk_propulsion import words
-from ntk_propulsion.figures.courses import KERNELS
+from ntk_propulsion.figures.before.courses import KERNELS
 from ntk_propulsion.report.pictures import Picture
 from ntk_propulsion.report.sheets import (
     Column,
@@ -20,6 +20,7 @@ from ntk_propulsion.report.sheets import (
     sheet,
     words_column,
 )
+from ntk_propulsion.theory.distances import DISTANCES
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def _courses(results: dict[str, Any]) -> list[Sheet]:
     between = [
         method,
         words_column("kernel", names=KERNELS),
-        words_column("quantity", names=words.METRICS),
+        words_column("quantity", names={d.name: d.label for d in DISTANCES.values()}),
         number_column("step"),
         number_column("value"),
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from ntk_propulsion import words
 from ntk_propulsion.report.downloads import csv_address
+from ntk_propulsion.theory.distances import DISTANCES
 
 LONG = 40  # characters from which a text cell gets a wide column
 
@@ -64,7 +65,7 @@ def number_column(
 def metric_columns(table: Iterable[words.Row]) -> list[Column]:
     """Return a column with interval for every metric that occurs, the leading ones first."""
     found = dict.fromkeys(name for row in table for name in row.get("metrics") or ())
-    names = [n for n in words.METRICS if n in found] + [n for n in found if n not in words.METRICS]
+    names = [n for n in DISTANCES if n in found] + [n for n in found if n not in DISTANCES]
     return [_metric_column(name) for name in names]
 
 

@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from ntk_propulsion import words
-from ntk_propulsion.figures import courses, heatmaps, style
-from ntk_propulsion.figures import experiment as figures
+from ntk_propulsion.experiment.results import Arrays, Experiment
+from ntk_propulsion.figures import style
+from ntk_propulsion.figures.before import courses, heatmaps
+from ntk_propulsion.figures.before import experiment as figures
+from ntk_propulsion.report.answer import answer
+from ntk_propulsion.report.claims import claims
+from ntk_propulsion.report.drawing import draw_experiment
 from ntk_propulsion.report.page import page
 from ntk_propulsion.report.pictures import Picture, picture
 from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.runs.records import to_json
 from ntk_propulsion.trajectories import Trajectory
 from ntk_propulsion.trajectories.figures import draw_changes, draw_trajectories
+
+R = TypeVar("R")
+
+
+def write_experiment(experiment: Experiment, arrays: Arrays, folder: Path) -> list[Path]:
+    """Draw and write an experiment's report, as `write_files` writes any.
+
+    Args:
+        experiment: As far as it is known; report.json is written only of a complete one.
+        arrays: What its figures are drawn from.
+        folder: Where the files go.
+
+    Returns:
+        The paths that were written, in order.
+    """
+    results = json.loads(to_json(experiment.results))
+    report = {
+        "schema": experiment.schema,
+        "config": json.loads(to_json(experiment.config)),
+        "environment": json.loads(to_json(experiment.environment)),
+        "results": {"answer": answer(results), **results},
+        "claims": claims(results),
+    }
+    figures = draw_experiment(experiment, arrays)
+    return write_files(report, page, figures, folder, complete=experiment.complete)
 
 
 def write_report(
@@ -26,28 +57,21 @@ def write_report(
     scaling: dict[str, np.ndarray] | None,
     folder: Path,
     trajectories: Mapping[str, Trajectory] | None = None,
+    *,
+    complete: bool = True,
 ) -> list[Path]:
-    """Draw and write an experiment's report, as `write_files` writes any.
-
-    Args:
-        report: The experiment's report, with ``config, environment, results, claims``.
-        kernels: ``{"point/tuning/part": (N*O, N*O)}``.
-        scaling: ``{module: z (d_out,)}`` after training; None or empty where nothing was trained.
-        folder: Where the files go.
-        trajectories: Recorded trainings by method.
-
-    Returns:
-        The paths that were written, in order.
-    """
+    """Draw and write a report that is a dictionary already."""
     figures = draw(report, kernels, scaling) | draw_courses(report, trajectories or {})
-    return write_files(report, page, figures, folder)
+    return write_files(report, page, figures, folder, complete=complete)
 
 
 def write_files(
-    report: dict[str, Any],
-    page_of: Callable[[dict[str, Any], dict[str, Picture]], str],
+    report: R,
+    page_of: Callable[[R, dict[str, Picture]], str],
     figures: Mapping[str, Figure],
     folder: Path,
+    *,
+    complete: bool = True,
 ) -> list[Path]:
     """Write ``figures/*.png``, ``report.html`` and, last of all, ``report.json`` of any report.
 
@@ -59,6 +83,7 @@ def write_files(
         page_of: Returns the HTML from the report and the pictures by name.
         figures: By name.
         folder: Where the files go.
+        complete: Whether report.json is to be written.
 
     Returns:
         The paths that were written, in order.
@@ -70,7 +95,9 @@ def write_files(
     final = folder / "report.json"
     final.unlink(missing_ok=True)
     files = {folder / "figures" / f"{name}.png": data for name, data in drawn.items()}
-    files |= {folder / "report.html": html, final: text}
+    files |= {folder / "report.html": html}
+    if complete:
+        files[final] = text
     for path, data in files.items():
         write_atomically(path, data)
     return list(files)

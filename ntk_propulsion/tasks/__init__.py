@@ -18,7 +18,7 @@ from ntk_propulsion.tasks.draws import draw, hold_out
 from ntk_propulsion.tasks.kinds import KINDS, Kind, TaskKind
 from ntk_propulsion.tasks.labelled import Columns, Table, inferred_task, labelled
 from ntk_propulsion.tasks.loading import load_task
-from ntk_propulsion.tasks.source import Request, known_tasks, register
+from ntk_propulsion.tasks.source import Request, known_tasks, reads_folder, register
 from ntk_propulsion.tasks.task import Example, Task
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "known_tasks",
     "labelled",
     "load_task",
+    "reads_folder",
     "register",
 ]

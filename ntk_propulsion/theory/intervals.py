@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.theory import distances
+from ntk_propulsion.theory.distances import DISTANCES, Products, as_it_is, centred_nonzero
 from ntk_propulsion.theory.inputs import (
     Array,
     KernelLike,
@@ -69,40 +69,6 @@ class PermutationTest:
     permutations: int
 
 
-# From p = <K, K0>, q = <K, K>, r = <K0, K0>, arrays over resamples.
-Formula = Callable[[Array, Array, Array], Array]
-
-
-def _alignment(p: Array, q: Array, r: Array) -> Array:
-    return np.clip(p / np.sqrt(q * r), -1, 1)
-
-
-@dataclass(frozen=True)
-class _Statistic:
-    formula: Formula
-    prepare: Callable[[Array, int, str], Array]
-    distinct: bool = False
-
-
-def _raw(matrix: Array, outputs: int, name: str) -> Array:
-    nonzero(matrix, name)
-    return matrix
-
-
-STATISTICS = {
-    "alignment": _Statistic(_alignment, _raw),
-    "alignment_distance": _Statistic(lambda p, q, r: 1 - _alignment(p, q, r), _raw),
-    "best_scale_error": _Statistic(lambda p, q, r: np.sqrt(1 - _alignment(p, q, r) ** 2), _raw),
-    "cka": _Statistic(_alignment, distances.centred_nonzero),
-    "pair_alignment": _Statistic(_alignment, _raw, distinct=True),
-    "unbiased_cka": _Statistic(_alignment, distances.u_centre, distinct=True),
-    "best_scale": _Statistic(lambda p, q, r: p / q, _raw),
-    "relative_frobenius": _Statistic(
-        lambda p, q, r: np.sqrt(np.maximum(q - 2 * p + r, 0) / r), _raw
-    ),
-}
-
-
 def bootstrap_intervals(
     K: KernelLike,
     K0: KernelLike,
@@ -130,8 +96,8 @@ def bootstrap_intervals(
         K: The kernel under test (N*O, M*O).
         K0: The reference kernel over the same examples.
         outputs: O, where neither kernel is an object that knows it; 1 by default.
-        statistics: Names out of `STATISTICS`; by default all that are defined for the
-            kernels.
+        statistics: Names of distances that follow from inner products; by default all that are
+            defined for the kernels.
         level: Nominal coverage.
         resamples: Number of bootstrap resamples.
         seed: Of the resamples, which all statistics share.
@@ -149,8 +115,9 @@ def bootstrap_intervals(
     weights = _resampling_weights(A, count, same, resamples, seed)
     tail = 100 * _tail_probability(level)
     result = {}
+    known = resampled()
     for name in _names(statistics, same):
-        chosen = STATISTICS[name]
+        chosen = known[name]
         try:
             a, b = chosen.prepare(A, count, "K"), chosen.prepare(B, count, "K0")
         except UndefinedError:
@@ -169,12 +136,18 @@ def bootstrap_intervals(
     return result
 
 
+def resampled() -> dict[str, Products]:
+    """Return the distances that have bootstrap intervals, by name."""
+    return {name: each.products for name, each in DISTANCES.items() if each.products}
+
+
 def _names(statistics: Iterable[str] | None, same: bool) -> list[str]:
-    defined = [name for name, entry in STATISTICS.items() if same or not entry.distinct]
+    known = resampled()
+    defined = [name for name, products in known.items() if same or not products.distinct]
     chosen = defined if statistics is None else list(statistics)
     for name in chosen:
-        if name not in STATISTICS:
-            raise unknown("statistic", name, STATISTICS)
+        if name not in known:
+            raise unknown("statistic", name, known)
         if name not in defined:
             raise InputError(f"{name} needs kernels with the same examples in rows and columns")
     return chosen
@@ -299,7 +272,7 @@ def permutation_test(
     A, B = kernel_pair(K, K0)
     count = count_outputs(K, K0, outputs=outputs)
     same = rows_are_columns(K, K0, stated=same_examples)
-    prepare = distances.centred_nonzero if centred else _raw
+    prepare = centred_nonzero if centred else as_it_is
     a, b = prepare(nonzero(A, "K"), count, "K"), prepare(nonzero(B, "K0"), count, "K0")
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
     n, m = (size // count for size in a.shape)

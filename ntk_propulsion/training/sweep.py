@@ -11,24 +11,12 @@ import torch
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.tunings.tunings import Propulsion, Sum, Tuning, resolve_tuning
+from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.tasks import Example, Task, draw
 from ntk_propulsion.training.finetuning import TrainingDiverged, finetune
 from ntk_propulsion.training.methods import Method, apply_method
-
-CENTRES = {
-    "full": 5e-5,
-    "propulsion": 1.5e-2,  # divided by the degree: Adam moves gains z**k by k lr a step
-    "lora": 1e-3,
-    "adalora": 5e-3,
-    "ia3": 5e-3,
-    "bitfit": 1e-3,
-    "layernorm": 1e-3,
-    "head": 1e-3,
-}
-"""Peak learning rates of AdamW in the middle of what is swept, by tuning. Ours, by experience."""
 
 STEP = 10**0.5
 MOST, FEWEST, SHARE = 100, 8, 0.2
@@ -100,17 +88,8 @@ def candidate_rates(method: str | Tuning, count: int = 3) -> list[float]:
     """
     if count < 1:
         raise InputError(f"a sweep of {count} learning rates: take 1 or more")
-    middle = _centre(resolve_tuning(method))
+    middle = resolve_tuning(method).middle_rate()
     return [float(f"{middle * STEP ** (i - (count - 1) / 2):.2g}") for i in range(count)]
-
-
-def _centre(tuning: Tuning) -> float:
-    if isinstance(tuning, Sum):
-        return min(map(_centre, tuning.tunings))
-    if tuning.name not in CENTRES:
-        raise InputError(f"no learning rates are known for {tuning.name!r}: give them")
-    degree = tuning.degree if isinstance(tuning, Propulsion) else 1
-    return CENTRES[tuning.name] / abs(degree)
 
 
 def hold_out(task: Task, *, seed: int = 0, most: int = MOST) -> tuple[Task, list[Example]]:
@@ -204,6 +183,4 @@ def sweep_learning_rates(
 def _loss(task: Task, logits: Tensor, examples: Sequence[Example]) -> float:
     """Return the training's own loss, mean over examples."""
     labels = torch.tensor([e.label for e in examples])
-    if task.kind == "regression":
-        return float((logits[:, 0].double() - labels).square().mean())
-    return float(torch.nn.functional.cross_entropy(logits.double(), labels.long()))
+    return float(task.facts.training_loss(logits.double(), labels))

@@ -1,11 +1,13 @@
 """Kernels along training: recorded at chosen steps, tabulated, drawn, kept."""
 
-from ntk_propulsion.trajectories.compare import compare_trajectories
+from ntk_propulsion.trajectories.compare import CourseDistance, compare_trajectories
 from ntk_propulsion.trajectories.record import RecordingDiverged, record_trajectory
-from ntk_propulsion.trajectories.trajectory import Point, Trajectory
+from ntk_propulsion.trajectories.trajectory import Point, Quantity, Trajectory
 
 __all__ = [
+    "CourseDistance",
     "Point",
+    "Quantity",
     "RecordingDiverged",
     "Trajectory",
     "compare_trajectories",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +13,36 @@ import numpy as np
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.measurements.regime import RegimeMeasures, RegimeVerdict, kernel_regime
-from ntk_propulsion.measurements.rows import kernel_rows
+from ntk_propulsion.measurements.summaries import kernel_summaries
 from ntk_propulsion.theory.distances import alignment_distance, compare_kernels
 from ntk_propulsion.theory.inputs import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Row = dict[str, Any]
 NORMS = ("frobenius",)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that is measured of a recorded training at a step; see `Trajectory.table`.
+
+    Attributes:
+        step: How many steps were taken.
+        method: What trains.
+        kernel: ``"own"`` for what trains, ``"full"`` for K_F at the same parameters, None where the
+            quantity is of neither.
+        quantity: Its name.
+        example: Of one of the N examples, or None for what is of all.
+        value: The number.
+    """
+
+    step: int
+    method: str
+    kernel: str | None
+    quantity: str
+    example: int | None
+    value: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +134,10 @@ class Trajectory:
         """Judge the training from theta_0 to the last point, by `regime.kernel_regime`."""
         return kernel_regime(self.points[-1].measures)
 
-    def table(self) -> list[Row]:
-        """Return everything as tidy rows: step, method, kernel, quantity, example, value.
+    def table(self) -> tuple[Quantity, ...]:
+        """Return everything that was measured, tidy: ``pandas.DataFrame`` takes it as it is.
 
-        ``kernel`` is ``"own"`` for what trains, ``"full"`` for K_F at the same parameters, and None
-        where a quantity is of neither. ``example`` is None for what is of all. A value that is not
-        defined (an alignment with constant targets) has no row.
+        A value that is not defined (an alignment with constant targets) is left out.
 
         Of the own kernel: ``feature_drift``, ``linearization_error`` and ``feature_velocity``, in
         total and per example. Of both: ``kernel_velocity`` (1 - alignment with the kernel at the
@@ -129,17 +148,19 @@ class Trajectory:
         All are without units but for ``trace`` (output**2 / parameter**2), ``parameter_distance``
         (parameter), the velocities (per step) and ``loss``.
         """
-        return [dict(row) for row in self._rows]
+        return self._table
 
     @cached_property
-    def _rows(self) -> list[Row]:
+    def _table(self) -> tuple[Quantity, ...]:
         before = (self.points[0], *self.points)
-        rows = [
-            row
-            for last, point in zip(before, self.points, strict=False)
-            for row in (*self._own_rows(point), *self._kernel_rows(last, point))
-        ]
-        return rows + [self._row(step, "loss", value) for step, value in self.losses]
+        return (
+            *(
+                each
+                for last, point in zip(before, self.points, strict=False)
+                for each in (*self._of_own(point), *self._of_kernels(last, point))
+            ),
+            *(self._quantity(step, "loss", value) for step, value in self.losses),
+        )
 
     def series(self, quantity: str, kernel: str | None = "own") -> tuple[list[int], Array]:
         """Return the steps at which a quantity of all examples is defined, and its values there.
@@ -149,7 +170,7 @@ class Trajectory:
         """
         found = self.find(quantity, kernel)
         if found is None:
-            known = {row["quantity"] for row in self._rows if row["kernel"] == kernel}
+            known = {each.quantity for each in self._table if each.kernel == kernel}
             raise unknown(f"quantity of kernel {kernel!r}", quantity, known)
         return found
 
@@ -157,9 +178,9 @@ class Trajectory:
         """Return what `series` does, or None where the quantity is defined nowhere."""
         wanted = (quantity, kernel, None)
         found = {
-            row["step"]: row["value"]
-            for row in self._rows
-            if (row["quantity"], row["kernel"], row["example"]) == wanted
+            each.step: each.value
+            for each in self._table
+            if (each.quantity, each.kernel, each.example) == wanted
         }
         return (list(found), np.array(list(found.values()))) if found else None
 
@@ -215,56 +236,50 @@ class Trajectory:
 
         return load_trajectory(Path(folder))
 
-    def _own_rows(self, point: Point) -> list[Row]:
+    def _of_own(self, point: Point) -> list[Quantity]:
         measures = point.measures
         totals = {
             "feature_drift": measures.feature_drift,
             "linearization_error": measures.linearization_error,
             "feature_velocity": point.feature_velocity,
         }
-        rows = [self._row(point.step, name, value, "own") for name, value in totals.items()]
-        rows += [
-            self._row(point.step, name, float(value), "own", example)
-            for name, values in point.per_example.items()
-            for example, value in enumerate(values)
+        return [
+            *(self._quantity(point.step, name, value, "own") for name, value in totals.items()),
+            *(
+                self._quantity(point.step, name, float(value), "own", example)
+                for name, values in point.per_example.items()
+                for example, value in enumerate(values)
+            ),
+            self._quantity(point.step, "parameter_distance", point.parameter_distance),
         ]
-        return [*rows, self._row(point.step, "parameter_distance", point.parameter_distance)]
 
-    def _kernel_rows(self, last: Point, point: Point) -> list[Row]:
+    def _of_kernels(self, last: Point, point: Point) -> Iterator[Quantity]:
         """Of both kernels: what they are, and how far they went since theta_0 and the last."""
-        rows = []
         parts = {name: {"all": _matrix(kernel)} for name, kernel in point.kernels.items()}
-        described = kernel_rows(str(point.step), point.kernels, parts, self.targets)
-        for found in described:
-            name = found["tuning"]
+        for found in kernel_summaries(str(point.step), point.kernels, parts, self.targets):
+            name = found.tuning
             kernel = point.kernels[name]
-            values = {key: found[key] for key in ("target_alignment", "effective_rank", "trace")}
-            values |= compare_kernels(kernel, self.points[0].kernels[name], norms=NORMS)
+            values: dict[str, float | None] = {
+                "target_alignment": found.target_alignment,
+                "effective_rank": found.effective_rank,
+                "trace": found.trace,
+                **compare_kernels(kernel, self.points[0].kernels[name], norms=NORMS),
+            }
             moved = alignment_distance(kernel, last.kernels[name])
             values["kernel_velocity"] = moved / max(1, point.step - last.step)
-            rows += [
-                self._row(point.step, key, value, name)
-                for key, value in values.items()
-                if value is not None
-            ]
-        return rows
+            for key, value in values.items():
+                if value is not None:
+                    yield self._quantity(point.step, key, value, name)
 
-    def _row(
+    def _quantity(
         self,
         step: int,
         quantity: str,
         value: float,
         kernel: str | None = None,
         example: int | None = None,
-    ) -> Row:
-        return {
-            "step": step,
-            "method": self.method,
-            "kernel": kernel,
-            "quantity": quantity,
-            "example": example,
-            "value": value,
-        }
+    ) -> Quantity:
+        return Quantity(step, self.method, kernel, quantity, example, value)
 
 
 def _matrix(kernel: Kernel) -> Array:

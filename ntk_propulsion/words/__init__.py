@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ntk_propulsion.kernels import tunings
+from ntk_propulsion.theory import distances
+from ntk_propulsion.theory.distances import DISTANCES
+
 Row = Mapping[str, Any]
 MISSING = "—"
 
@@ -17,54 +21,13 @@ POINTS = {
     "propulsion_tuned": "after Propulsion",
 }
 PARTS = {"all": "with the head", "without_head": "without the head", "head": "the head alone"}
-TUNINGS = {
-    "full": "full fine-tuning",
-    "propulsion": "Propulsion",
-    "lora": "LoRA",
-    "adalora": "AdaLoRA",
-    "ia3": "IA3",
-    "bitfit": "BitFit",
-    "layernorm": "LayerNorm",
-    "rowcolumn": "RowColumn",
-    "head": "head only",
-    "random_subset": "random subset",
-    "trainable": "what requires a gradient",
-}
-
-# Leading metrics first: this is also the order of columns and of panels.
-METRICS = {
-    "cka": "CKA",
-    "alignment": "alignment",
-    "best_scale_error": "best-scale error",
-    "best_scale": "best scale s",
-    "relative_frobenius": "raw error",
-    "unbiased_cka": "unbiased CKA",
-    "pair_alignment": "pair alignment",
-    "alignment_distance": "1 - alignment",
-    "trace_ratio": "trace ratio",
-}
-SIMILARITIES = ("cka", "alignment", "unbiased_cka", "pair_alignment")  # 1 is best
+TUNINGS = {name: kind.label for name, kind in tunings.TUNINGS.items()}
 
 GLOSSARY = {
     "kernel": "K(x, x') sums, over the parameters that a tuning trains, the products of the two "
     "outputs' gradients. K_F counts every parameter, K_P only Propulsion's scaling vectors. Rows "
     "are examples (times outputs).",
-    "CKA": "The alignment after centring both kernels over examples: 1 means the same kernel up "
-    "to a factor and an offset, 0 nothing in common. The strictest scale-free number here, "
-    "because a constant that all examples share no longer counts.",
-    "alignment": "The cosine between the kernels as vectors, <K, K_F>/(|K| |K_F|): 1 means "
-    "proportional. Kernels with positive entries score high for free; read it with CKA.",
-    "best-scale error": "min over s of |sK - K_F|/|K_F| = sqrt(1 - alignment²): what remains "
-    "wrong after the best single factor. Its square is the share of K_F's squared norm left over.",
-    "best scale s": "The factor that brings K nearest to K_F. It is a ratio of units (k², the "
-    "sizes of the weights), and acts like a learning rate.",
-    "raw error": "|K - K_F|/|K_F| as it stands (the paper's heat maps show its entries). Near 1 "
-    "whenever K is much smaller than K_F, whatever its shape, so it says little.",
-    "unbiased CKA, pair alignment": "The same over pairs of distinct examples: an example's "
-    "similarity with itself, which is large in most kernels, earns no credit.",
-    "1 - alignment": "The kernel distance of Fort et al. (2020).",
-    "trace ratio": "tr K_F / tr K: the best scale by the diagonals alone.",
-    "relative ...": "|K - K_F|/|K_F| in other norms; as the raw error, it depends on scale.",
+    **distances.glossary(),
     "interval": "Brackets hold the interval over examples that the run computed.",
     "with and without the head": "The head is every module that comes after the encoder: the "
     "classifier or regressor and, where there is one, the pooler before it (BERT's, for one). It "
@@ -150,12 +113,18 @@ def count(value: Any) -> str:
     return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value:,.0f}"
 
 
+def plural(n: int, one: str, many: str | None = None) -> str:
+    """Write a count with its noun: 1 tensor, 2 tensors."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def show(name: str, value: Any) -> str:
     """Write a metric's value the way that suits the metric."""
-    if name in SIMILARITIES:
+    best = DISTANCES[name].best if name in DISTANCES else None
+    if best == 1:
         return near_one(value)
     value = finite(value)
-    if name in ("best_scale_error", "relative_frobenius") and value and 0.01 <= value < 10:
+    if best == 0 and value and 0.01 <= value < 10:
         return f"{value:.3f}"
     return number(value)
 
@@ -170,12 +139,12 @@ def interval(table_row: Row | None, name: str) -> str:
 
 def tuning(name: str) -> str:
     """Return a tuning's name for people; a sum's is the sum of the names."""
-    return " + ".join(TUNINGS.get(part, part.replace("_", " ")) for part in name.split("+"))
+    return tunings.label(name)
 
 
 def metric_label(name: str) -> str:
-    """Return a metric's name for people."""
-    return METRICS.get(name, name.replace("_", " "))
+    """Return a distance's name for people."""
+    return distances.label(name)
 
 
 def listed(items: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from transformers import RobertaConfig, RobertaForSequenceClassification
 from analysis import parameters
 from analysis.framework.rules import FAILS, HOLDS
 from analysis.parameters import STUDY, _all_factors
-from ntk_propulsion.kernels.tunings.tunings import AdaLoRA, LoRA
+from ntk_propulsion.kernels.tunings import AdaLoRA, LoRA
 
 
 def rows():

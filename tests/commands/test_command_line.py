@@ -2,16 +2,12 @@ import click
 import pytest
 
 from ntk_propulsion.commands.command_line import (
-    MEANINGS,
-    Command,
     Interrupted,
-    Names,
     Output,
     ProgressBar,
     run_command,
-    shared,
-    with_output,
 )
+from ntk_propulsion.commands.options import command as command_of
 from ntk_propulsion.errors import InputError
 
 
@@ -95,9 +91,8 @@ def test_a_quiet_bar_says_nothing_on_a_terminal_or_in_a_log(capsys, monkeypatch)
     assert capsys.readouterr() == ("", "")
 
 
-@click.command()
+@command_of(output=Output)
 @click.option("--n", default=1)
-@with_output
 def speak(n, output):
     with output.progress() as progress:
         progress.begin("working")
@@ -130,41 +125,3 @@ def test_no_color_is_honoured_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     Output().console().print("[red]x")
     assert red not in capsys.readouterr().out
-
-
-def test_a_shared_option_means_the_same_everywhere_and_may_say_more(capsys):
-    @click.command()
-    @shared("degree", "If at all.", type=int)
-    @shared("resume", is_flag=True)
-    def command(degree, resume):
-        assert (degree, resume) == (2, True)
-
-    assert run_command(command, ["--degree", "2", "--resume"]) == 0
-    by_name = {option.name: option.help for option in command.params}
-    assert by_name == {
-        "degree": f"{MEANINGS['degree']} If at all.",
-        "resume": MEANINGS["resume"],
-    }
-
-
-@pytest.mark.parametrize(
-    ("arguments", "names"),
-    [
-        ([], ("all",)),
-        (["--names", "a,b"], ("a", "b")),
-        (["--names", "a", "b", "--n", "3"], ("a", "b")),
-        (["--n", "3", "--names", "a, b", "c"], ("a", "b", "c")),
-        (["--names", ""], ()),
-    ],
-)
-def test_names_are_separated_by_commas_or_spaces(arguments, names):
-    seen = []
-
-    @click.command(cls=Command)
-    @click.option("--names", cls=Names, default="all")
-    @click.option("--n", default=1)
-    def command(names, n):
-        seen.append(names)
-
-    assert run_command(command, arguments) == 0
-    assert seen == [names]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ntk_propulsion.commands import compare as module
 from ntk_propulsion.commands.command_line import run_command
 from ntk_propulsion.commands.compare import compare
+from ntk_propulsion.experiment import materials
 from ntk_propulsion.report import writer
 from tests import tiny_runs
 from tests.tiny_folders import WORDS, save_model
@@ -223,7 +223,7 @@ def test_resuming_with_other_settings_names_them(capfd):
 def test_resuming_a_finished_run_shows_it_and_changes_nothing(capfd, monkeypatch):
     out = tiny_runs.finished()
     before = snapshot(out)
-    monkeypatch.setattr(module, "prepare", lambda _: pytest.fail("nothing is left to prepare"))
+    monkeypatch.setattr(materials, "prepare", lambda _: pytest.fail("nothing is left to prepare"))
     assert tiny_runs.run(out, "--resume") == 0
     said = capfd.readouterr()
     assert tiny_runs.report(out)["results"]["answer"][0][:60] in said.out

@@ -10,14 +10,16 @@ import pytest
 
 from analysis.__main__ import everything
 from analysis.framework.claims import claims
-from analysis.framework.options import Settings, options_of
+from analysis.framework.options import Settings
 from analysis.framework.study import main as run_study
 from ntk_propulsion.commands.audit import audit
-from ntk_propulsion.commands.command_line import MEANINGS, run_command
+from ntk_propulsion.commands.command_line import run_command
 from ntk_propulsion.commands.compare import compare
 from ntk_propulsion.commands.convert import convert
 from ntk_propulsion.commands.main import COMMANDS, main
+from ntk_propulsion.commands.options import flag, options_of
 from ntk_propulsion.report import writer
+from ntk_propulsion.runs.options import MEANINGS
 from tests import tiny_runs
 from tests.analysis.framework.test_study import made
 
@@ -96,14 +98,15 @@ def test_a_process_leads_to_a_command_with_its_exit_status(tmp_path):
 def test_options_of_one_name_mean_the_same_in_every_command(name):
     found = options(EVERY[name])
     assert {"json", "quiet", "out", "overwrite"} <= found.keys()
-    for option in (options(compare).keys() | MEANINGS) & found.keys():
-        if option in MEANINGS and (name, option) != ("convert", "out"):
-            assert found[option].help.startswith(MEANINGS[option]), option
+    shared = {flag(name)[2:]: words for name, words in MEANINGS.items() if "{" not in words}
+    for option in found.keys() & shared.keys() - {"out" if name == "convert" else ""}:
+        assert found[option].help.startswith(shared[option]), option
+    for option in found.keys() & options(compare).keys():
         assert found[option].type.name == options(compare)[option].type.name, option
 
 
 def test_the_settings_of_studies_are_told_as_those_of_experiments():
-    found = {option.opts[0][2:]: option for option in options_of(Settings, ())}
+    found = {option.name: option for option in options_of(Settings)}
     assert found.keys() & MEANINGS.keys() >= {"model", "data", "examples", "degree", "device"}
     for name in found.keys() & MEANINGS.keys():
         assert found[name].help.startswith(MEANINGS[name])

@@ -1,6 +1,7 @@
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ from safetensors.torch import load_file
 from ntk_propulsion import empirical_ntk, load_kernels
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment import experiment
-from ntk_propulsion.experiment.materials import METHODS, prepare
-from ntk_propulsion.kernels.kernel import data_fingerprint, model_fingerprint
-from ntk_propulsion.kernels.tunings.tunings import Full, Propulsion
+from ntk_propulsion.experiment.materials import prepare
+from ntk_propulsion.kernels import data_fingerprint, model_fingerprint
+from ntk_propulsion.kernels.tunings import Full, Propulsion, recorded
+from ntk_propulsion.measurements.parts import condensed
+from ntk_propulsion.models.heads import head_modules
 from ntk_propulsion.models.probe import fit_probe
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.propulsion import load_adapter, merge
@@ -31,8 +34,7 @@ WORK = ("fit_probe", "empirical_ntk", "finetune", "evaluate")
 def undrawn(monkeypatch):
     """Leave the figures out: they take most of a tiny run's time."""
     tiny_runs.finished()
-    monkeypatch.setattr(writer, "draw", lambda *_: {})
-    monkeypatch.setattr(writer, "draw_courses", lambda *_: {})
+    monkeypatch.setattr(writer, "draw_experiment", lambda *_: {})
 
 
 @pytest.fixture
@@ -73,8 +75,10 @@ def test_kernels_at_the_start_are_those_of_the_probed_model(at_start, kernels):
     assert {f"theta0/{t.name}" for t in at_start.tunings} == {
         name for name in kernels if name.startswith("theta0/")
     }
+    head = head_modules(at_start.loaded.model)
     for name, kernel in expected.items():
-        assert_same_kernel(kernels[f"theta0/{name}"], kernel)
+        whole = name in ("full", "propulsion")  # the others are kept with and without the head
+        assert_same_kernel(kernels[f"theta0/{name}"], kernel if whole else condensed(kernel, head))
 
 
 def test_kernels_know_the_model_and_the_examples(at_start, kernels):
@@ -244,7 +248,7 @@ def test_a_run_killed_while_it_records_ends_in_the_same_numbers(tmp_path, monkey
 def test_a_method_that_the_model_has_nothing_for_is_a_note_unless_it_was_asked_for(tmp_path):
     llama = save_model(tmp_path / "model", "llama")  # it has no biases
     found = prepare(tiny_runs.settings(model=str(llama), trajectories=()))
-    assert {*METHODS} - {*found.recorded} == {"bitfit"}
+    assert {*recorded()} - {*found.recorded} == {"bitfit"}
     assert [n for n in found.notes if n.startswith("no trajectory of bitfit: ")]
     with pytest.raises(InputError, match="rowcolumn"):
         prepare(tiny_runs.settings(trajectories=("rowcolumn",)))
@@ -359,7 +363,12 @@ def test_death_in_mid_training_goes_on_from_the_checkpoint(monkeypatch, tmp_path
             if total is None:
                 steps.append(done)
 
-    experiment.run_experiment(chosen, begun(tmp_path, chosen), progress=Watching())
+    experiment.run_experiment(
+        chosen,
+        begun(tmp_path, chosen),
+        progress=Watching(),
+        on_results=partial(writer.write_experiment, folder=tmp_path),
+    )
     assert steps[4:] == [4, 5, 1, 2, 3, 4, 5]
     whole = tiny_runs.numbers(tiny_runs.finished())
     assert json.dumps(tiny_runs.numbers(tmp_path)) == json.dumps(whole)

@@ -1,8 +1,14 @@
 import pytest
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.experiment.materials import CONTROLS, prepare
-from ntk_propulsion.kernels.tunings.tunings import Propulsion, RandomSubset, Sum, resolve_tuning
+from ntk_propulsion.experiment.materials import prepare
+from ntk_propulsion.kernels.tunings import (
+    Propulsion,
+    RandomSubset,
+    Sum,
+    controls,
+    resolve_tuning,
+)
 from tests import tiny_runs
 
 
@@ -12,7 +18,7 @@ def named(**changes):
 
 def test_full_and_propulsion_come_first_whatever_is_asked_for():
     assert list(named(tunings=("bitfit", "propulsion", "full"))) == ["full", "propulsion", "bitfit"]
-    assert list(named(tunings=())) == ["full", "propulsion", *CONTROLS]
+    assert list(named(tunings=())) == ["full", "propulsion", *controls()]
 
 
 def test_degree_positions_and_seed_reach_every_tuning_inside_sums_too():

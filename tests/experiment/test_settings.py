@@ -4,12 +4,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from ntk_propulsion.experiment.settings import Settings
+from ntk_propulsion.runs.options import meaning_of
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_every_setting_says_what_it_means():
-    assert all(field.metadata["help"].endswith(".") for field in fields(Settings))
+    assert all(meaning_of(field).endswith(".") for field in fields(Settings))
 
 
 def test_settings_need_no_torch():

@@ -2,11 +2,11 @@ import copy
 
 import pytest
 
-from ntk_propulsion.figures import courses
+from ntk_propulsion.figures.before import courses
 from ntk_propulsion.figures.style import render
 from ntk_propulsion.report.sections import sections
 from ntk_propulsion.report.writer import draw_courses
-from ntk_propulsion.trajectories.tables import BETWEEN, between_rows, course_rows, regime_rows
+from ntk_propulsion.trajectories.tables import course_distances, course_points, regime_summaries
 from tests.trajectories.recorded import recorded
 
 METHODS = ("full", "propulsion")
@@ -39,38 +39,11 @@ def report(classification, trajectories):
             {"method": m, "learning_rate": 0.01, "examples": 4, "steps": [0, 1, 4], "diverged": ""}
             for m in METHODS
         ],
-        "courses": course_rows(trajectories),
-        "between": between_rows(trajectories),
-        "regimes": regime_rows(trajectories),
+        "courses": [vars(row) for row in course_points(trajectories)],
+        "between": [vars(row) for row in course_distances(trajectories)],
+        "regimes": [vars(row) for row in regime_summaries(trajectories)],
     }  # fmt: skip
     return found
-
-
-def test_course_rows_are_those_of_the_table_that_are_of_all_examples(trajectories):
-    rows = course_rows(trajectories)
-    drifts = {
-        (r["method"], r["step"]): r["value"] for r in rows if r["quantity"] == "feature_drift"
-    }
-    for method, trajectory in trajectories.items():
-        for step, value in zip(*trajectory.series("feature_drift"), strict=True):
-            assert drifts[method, step] == value
-    assert not [row for row in rows if "example" in row or row["quantity"] == "loss"]
-
-
-def test_between_rows_need_a_reference(trajectories):
-    assert between_rows({"propulsion": trajectories["propulsion"]}) == []
-    rows = between_rows(trajectories)
-    assert {row["quantity"] for row in rows} == {*BETWEEN}
-    assert {row["method"] for row in rows} == {"propulsion"}
-
-
-def test_regime_rows_hold_the_last_point_and_the_range_over_examples(trajectories):
-    for row, trajectory in zip(regime_rows(trajectories), trajectories.values(), strict=True):
-        last = trajectory.points[-1].measures
-        assert row["feature_drift"] == last.feature_drift
-        assert row["drift_least"] == last.drift_per_example.min()
-        assert row["drift_most"] == last.drift_per_example.max()
-        assert row["kernel_regime"] == trajectory.regime().kernel_regime
 
 
 def test_a_sweep_is_drawn_with_its_choice_filled_and_what_diverged_crossed(report):

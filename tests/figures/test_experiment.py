@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ntk_propulsion import words
-from ntk_propulsion.figures import experiment as figures
 from ntk_propulsion.figures import style
+from ntk_propulsion.figures.before import experiment as figures
 
 
 def texts(figure):

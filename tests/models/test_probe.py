@@ -4,16 +4,10 @@ import torch
 from torch import nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.heads import final_linear
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.loading import load_model
-from ntk_propulsion.models.probe import (
-    base_prefix,
-    final_linear,
-    fit_probe,
-    probe_features,
-    random_head,
-)
-from ntk_propulsion.models.roles import head_parameters
+from ntk_propulsion.models.probe import fit_probe, probe_features
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.tasks import Example, Task, draw, load_task
@@ -52,47 +46,11 @@ def learnable(classes: int, n: int = 60) -> Task:
     return Task("count", kind, names, tuple(examples), tuple(examples), metric, "")
 
 
-def test_head_is_what_lies_outside_the_base(folders):
-    names = {kind: head_parameters(load(folders, kind, make_task()).model) for kind in FINAL}
-    assert names["bert"] == ["classifier.weight", "classifier.bias"]
-    assert names["distilbert"] == [
-        f"{layer}.{part}"
-        for layer in ("pre_classifier", "classifier")
-        for part in ("weight", "bias")
-    ]
-    assert names["roberta"] == [
-        f"classifier.{layer}.{part}"
-        for layer in ("dense", "out_proj")
-        for part in ("weight", "bias")
-    ]
-    assert names["llama"] == names["gpt2"] == ["score.weight"]
-
-
-def test_model_that_does_not_name_its_base_has_no_prefix_and_its_last_linear_for_a_head():
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.ReLU())
-    with pytest.raises(InputError, match="does not tell its base from its head"):
-        base_prefix(model)
-    assert head_parameters(model) == ["1.weight", "1.bias"]
-
-
-def test_random_head_is_seeded_has_the_configured_spread_and_spares_the_base():
-    loaded = load_model("minilm", make_task(classes=3))
-    before = {name: p.detach().clone() for name, p in loaded.model.named_parameters()}
-    random_head(loaded.model, 5)
-    after = {name: p.detach().clone() for name, p in loaded.model.named_parameters()}
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"classifier.weight"}
-    assert after["classifier.weight"].std().item() == pytest.approx(0.02, rel=0.1)
-    assert not after["classifier.bias"].any()
-    random_head(loaded.model, 5)
-    assert torch.equal(loaded.model.classifier.weight, after["classifier.weight"])
-
-
 @pytest.mark.parametrize("kind", FINAL)
 def test_features_of_the_final_layer_give_the_logits(folders, kind):
     task = make_task(classes=3)
     loaded = load(folders, kind, task)
-    name, layer = final_linear(loaded, task.train[:2])
+    name, layer = final_linear(loaded.model, encode(loaded, task.train[:2]).batch)
     assert name == FINAL[kind]
     features = torch.from_numpy(probe_features(loaded, task.train, layer, batch_size=7))
     logits = evaluate(loaded, task, task.train).logits
@@ -118,7 +76,7 @@ def test_probe_gives_sklearns_probabilities_and_centred_logits(folders):
 
     task = learnable(2)
     loaded = load(folders, "bert", task)
-    _, layer = final_linear(loaded, task.train[:2])
+    _, layer = final_linear(loaded.model, encode(loaded, task.train[:2]).batch)
     features = StandardScaler().fit_transform(probe_features(loaded, task.train, layer))
     report = fit_probe(loaded, task, task.train)
     fitted = LogisticRegression(C=report.regularisation, max_iter=1000)
@@ -144,10 +102,11 @@ def test_probe_leaves_everything_else_as_it_was(folders):
     task = make_task()
     loaded = load(folders, "bert", task)
     loaded.model.bert.embeddings.requires_grad_(False)
-    loaded.model.train()
+    loaded.model.train().bert.encoder.eval()
+    modes = [module.training for module in loaded.model.modules()]
     before = {name: (p.clone(), p.requires_grad) for name, p in loaded.model.named_parameters()}
     fit_probe(loaded, task, task.train)
-    assert loaded.model.training
+    assert [module.training for module in loaded.model.modules()] == modes
     assert not any(module._forward_hooks for module in loaded.model.modules())
     for name, parameter in loaded.model.named_parameters():
         old, wanted = before[name]

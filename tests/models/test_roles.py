@@ -4,7 +4,15 @@ import transformers as hf
 from torch import nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.models.roles import ROLES, is_mlp_output, module_roles, role_of, select
+from ntk_propulsion.models.roles import (
+    ROLES,
+    every_role,
+    is_mlp_output,
+    is_norm,
+    module_roles,
+    role_of,
+    select,
+)
 
 SIZES = {
     "hidden_size": 16,
@@ -306,3 +314,20 @@ def test_an_embedding_that_only_shares_its_weight_is_not_selected():
 def test_an_embedding_called_shared_is_selected_where_it_is_the_only_one():
     model = nn.ModuleDict({"shared": nn.Embedding(5, 3)})
     assert select(model, "embedding") == {"shared": "embedding"}
+
+
+def test_a_norm_is_what_its_class_or_its_name_calls_one():
+    norms = (nn.LayerNorm(3), nn.RMSNorm(3), nn.BatchNorm1d(3), nn.GroupNorm(1, 3))
+    assert all(is_norm(module) for module in norms)
+    assert is_norm("bert.encoder.layer.0.output.LayerNorm")
+    assert not is_norm("encoder.norm_first.dense")
+    assert not is_norm(nn.Linear(3, 3))
+
+
+def test_every_module_has_a_role_and_norms_their_own():
+    model = build("bert")
+    roles = every_role(model)
+    assert list(roles) == [name for name, _ in model.named_modules()]
+    assert roles["bert.embeddings.LayerNorm"] == "norm"
+    assert roles["dropout"] == "other"
+    assert {name: roles[name] for name in module_roles(model)} == module_roles(model)

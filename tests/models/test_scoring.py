@@ -11,9 +11,10 @@ from tests.tiny_folders import make_task, save_model
 def test_predictions_stand_in_the_examples_order_whatever_the_batch_size(tmp_path, classes):
     task = make_task(classes=classes, pairs=True)
     loaded = load_model(str(save_model(tmp_path)), task, dtype=torch.float64)
-    loaded.model.train()
+    loaded.model.train().bert.encoder.eval()
+    modes = [module.training for module in loaded.model.modules()]
     result = evaluate(loaded, task, task.train, batch_size=7)
-    assert loaded.model.training
+    assert [module.training for module in loaded.model.modules()] == modes
     loaded.model.eval()
     with torch.no_grad():
         logits = loaded.model(**encode(loaded, task.train).batch).logits

@@ -10,9 +10,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from ntk_propulsion.figures import experiment as figures
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.heatmaps import example_order, kernel_heatmaps, per_pair
+from ntk_propulsion.figures.before import experiment as figures
+from ntk_propulsion.figures.before.heatmaps import example_order, kernel_heatmaps, per_pair
 from ntk_propulsion.report.page import page
 from ntk_propulsion.report.pictures import picture
 

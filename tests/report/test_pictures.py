@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.heatmaps import example_order, kernel_heatmaps
+from ntk_propulsion.figures.before.heatmaps import example_order, kernel_heatmaps
 from ntk_propulsion.report.pictures import explorer, picture
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment.materials import prepare
-from ntk_propulsion.kernels.tunings.tunings import Propulsion
+from ntk_propulsion.kernels.tunings import Propulsion
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.training import sweep
 from ntk_propulsion.training.finetuning import TrainingDiverged, finetune

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.figures.heatmaps import per_pair
+from ntk_propulsion.figures.pairs import per_pair
 from ntk_propulsion.figures.style import render
 from ntk_propulsion.trajectories.figures import PANELS, draw_trajectories
 from tests.trajectories.recorded import LABELS, recorded

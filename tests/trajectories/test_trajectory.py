@@ -25,23 +25,14 @@ def saved(tmp_path):
     return tmp_path / "kept"
 
 
-def test_rows_are_tidy_and_each_is_there_once():
-    rows = recorded("propulsion").table()
-    keys = {"step", "method", "kernel", "quantity", "example", "value"}
-    assert all(row.keys() == keys for row in rows)
-    assert {row["method"] for row in rows} == {"propulsion"}
-    names = [(r["step"], r["kernel"], r["quantity"], r["example"]) for r in rows]
+def test_the_table_is_tidy_and_each_quantity_is_there_once():
+    table = recorded("propulsion").table()
+    assert {each.method for each in table} == {"propulsion"}
+    names = [(q.step, q.kernel, q.quantity, q.example) for q in table]
     assert len(set(names)) == len(names)
-    examples = [r for r in rows if r["example"] is not None]
+    examples = [each for each in table if each.example is not None]
     assert len(examples) == 3 * 3 * 4  # quantities, points, texts
-    assert all(isinstance(row["value"], float) and np.isfinite(row["value"]) for row in rows)
-    json.dumps(rows)
-
-
-def test_a_table_is_the_readers_own():
-    first = recorded().table()
-    first[0]["value"] = "spoilt"
-    assert recorded().table()[0]["value"] != "spoilt"
+    assert all(isinstance(each.value, float) and np.isfinite(each.value) for each in table)
 
 
 @pytest.mark.parametrize("kernel", ["own", "full"])
@@ -72,9 +63,9 @@ def test_totals_and_examples_are_those_of_the_points():
     assert drift.tolist() == [point.measures.feature_drift for point in found.points]
     assert found.per_example("linearization_error").shape == (3, 4)
     rows = [
-        row["value"]
-        for row in found.table()
-        if row["quantity"] == "feature_velocity" and row["example"] == 2
+        each.value
+        for each in found.table()
+        if each.quantity == "feature_velocity" and each.example == 2
     ]
     assert rows == found.per_example("feature_velocity")[:, 2].tolist()
     assert found.series("loss", None)[0] == [1, 2, 3, 4]
@@ -106,25 +97,21 @@ def test_comparison_is_of_the_kernels_at_equal_steps():
     ours, theirs = recorded("propulsion"), recorded("full")
     theirs = replace(theirs, points=(theirs.points[0], theirs.points[2]))
     rows = compare_trajectories(ours, theirs)
-    assert {row["step"] for row in rows} == {0, 4}
-    assert {(row["method"], row["reference"]) for row in rows} == {("propulsion", "full")}
+    assert {row.step for row in rows} == {0, 4}
+    assert {(row.method, row.reference) for row in rows} == {("propulsion", "full")}
     p, q = ours.at(4), theirs.at(4)
     pairs = {"own": (p.own, q.own), "full": (p.full, q.full), "own-full": (p.own, q.full)}
     for name, (K, K0) in pairs.items():
         expected = compare_kernels(K, K0, norms=("frobenius",))
-        found = {
-            row["quantity"]: row["value"]
-            for row in rows
-            if (row["step"], row["kernel"]) == (4, name)
-        }
+        found = {row.quantity: row.value for row in rows if (row.step, row.kernel) == (4, name)}
         assert found == expected
-    start = [r["value"] for r in rows if (r["step"], r["kernel"]) == (0, "full")]
+    start = [r.value for r in rows if (r.step, r.kernel) == (0, "full")]
     assert start[0] == pytest.approx(1, abs=1e-12)  # both methods start from one model
 
 
 def test_a_trajectory_is_at_no_distance_from_itself():
     rows = compare_trajectories(recorded(), recorded())
-    raw = [r["value"] for r in rows if r["quantity"] == "relative_frobenius"]
+    raw = [r.value for r in rows if r.quantity == "relative_frobenius"]
     assert raw == [0.0] * 9
 
 

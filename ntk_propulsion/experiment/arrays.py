@@ -1,0 +1,71 @@
+"""What an experiment's figures are drawn from, on disk beside its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.experiment.results import Arrays, Results
+from ntk_propulsion.kernels import Kernel, load_kernels, save_kernels
+from ntk_propulsion.trajectories import Trajectory
+
+KERNELS, ADAPTER, TRAJECTORIES = "kernels.safetensors", "adapter.safetensors", "trajectories"
+
+
+def save_kernels_by_point(arrays: Arrays, folder: Path) -> None:
+    """Write ``kernels.safetensors``: every kernel by point/tuning."""
+    kernels = {
+        f"{point}/{t}": kernel for point, by in arrays.kernels.items() for t, kernel in by.items()
+    }
+    save_kernels(kernels, folder / KERNELS)
+
+
+def load_arrays(folder: Path, results: Results) -> Arrays:
+    """Read the arrays of a finished experiment.
+
+    Args:
+        folder: Holds ``kernels.safetensors`` and, of what was trained and recorded,
+            ``adapter.safetensors`` and ``trajectories/``.
+        results: What report.json says of them.
+
+    Raises:
+        InputError: A file is missing or damaged, or of another run.
+    """
+    by_point: dict[str, dict[str, Kernel]] = {}
+    for name, kernel in load_kernels(folder / KERNELS).items():
+        point, _, tuning = name.rpartition("/")
+        by_point.setdefault(point, {})[tuning] = kernel
+    expected = {(row.point, row.tuning) for row in results.kernels}
+    if not expected <= {(point, tuning) for point, by in by_point.items() for tuning in by}:
+        raise InputError(f"{folder / KERNELS} does not hold the kernels of this report")
+    modules = [row.module for row in results.scaling_vectors[:-1]]  # the last row is of all
+    return Arrays(
+        by_point,
+        load_vectors(folder / ADAPTER, modules) if modules else {},
+        {
+            each.method: Trajectory.load(folder / TRAJECTORIES / each.method)
+            for each in results.trajectories
+        },
+    )
+
+
+def load_vectors(path: Path, modules: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the scaling vectors of an adapter's file, (d_out,) in float64, by module.
+
+    Args:
+        path: The file.
+        modules: In the order wanted; those that the file has no vector of are left out.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is missing or damaged") from error
+    return {name: tensors[f"{name}.z"].astype(float) for name in modules if f"{name}.z" in tensors}

@@ -1,0 +1,1 @@
+"""Figures from dictionaries, until their callers hold kernels and dataclasses."""
