@@ -78,7 +78,12 @@ def _measured(at: Subject, method: str, before: LoadedModel, after: LoadedModel)
     """Return both measures in total, with intervals, and for each example."""
     outputs = at.settings.outputs
     found = regime.measure_regime(
-        before.model, after.model, at.batch, method, outputs, memory=at.settings.memory
+        before.model,
+        after.model,
+        at.batch,
+        method,
+        outputs,
+        options=at.options,
     )
     n = len(found.drift_per_example)
     moved = found.outputs - as_array(model_outputs(before.model, at.batch, outputs), "f_0")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ntk_propulsion.kernels import tunings
 from ntk_propulsion.theory import distances
 from ntk_propulsion.theory.distances import DISTANCES
 
@@ -20,19 +21,7 @@ POINTS = {
     "propulsion_tuned": "after Propulsion",
 }
 PARTS = {"all": "with the head", "without_head": "without the head", "head": "the head alone"}
-TUNINGS = {
-    "full": "full fine-tuning",
-    "propulsion": "Propulsion",
-    "lora": "LoRA",
-    "adalora": "AdaLoRA",
-    "ia3": "IA3",
-    "bitfit": "BitFit",
-    "layernorm": "LayerNorm",
-    "rowcolumn": "RowColumn",
-    "head": "head only",
-    "random_subset": "random subset",
-    "trainable": "what requires a gradient",
-}
+TUNINGS = {name: kind.label for name, kind in tunings.TUNINGS.items()}
 
 GLOSSARY = {
     "kernel": "K(x, x') sums, over the parameters that a tuning trains, the products of the two "
@@ -150,7 +139,7 @@ def interval(table_row: Row | None, name: str) -> str:
 
 def tuning(name: str) -> str:
     """Return a tuning's name for people; a sum's is the sum of the names."""
-    return " + ".join(TUNINGS.get(part, part.replace("_", " ")) for part in name.split("+"))
+    return tunings.label(name)
 
 
 def metric_label(name: str) -> str:
