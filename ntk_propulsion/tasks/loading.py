@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ntk_propulsion.tasks.sources  # noqa: F401  its files register themselves
 from ntk_propulsion.tasks.kinds import Kind
 from ntk_propulsion.tasks.source import Request, source_of
 from ntk_propulsion.tasks.task import Task
