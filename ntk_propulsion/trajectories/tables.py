@@ -70,9 +70,9 @@ def course_distances(
 ) -> tuple[CourseDistance, ...]:
     """Return each other method's distances from the reference at equal steps.
 
-    Empty where the reference was not recorded. Quantities: those of `theory.distances.leading`. Kernels:
-    ``"own-full"`` and ``"full"``, as `compare_trajectories` names them; what full fine-tuning
-    trains is K_F, so that ``"own"`` would repeat the first.
+    Empty where the reference was not recorded. Quantities: those of `theory.distances.leading`.
+    Kernels: ``"own-full"`` and ``"full"``, as `compare_trajectories` names them; what full
+    fine-tuning trains is K_F, so that ``"own"`` would repeat the first.
     """
     if reference not in trajectories:
         return ()
