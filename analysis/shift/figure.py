@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.fixtures.drops import Predictor, estimates, leading, trained
-from analysis.framework.tables import Row
+from analysis.framework.tables import Row, where
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
 

@@ -27,13 +27,11 @@ def curves(rows: Sequence[Row], distance: str) -> Curves:
     Of several modules in a group it is the geometric mean.
     """
     table = table_of(where(rows, kind=DISTANCE))
-    names = ["network", "tuning", "group"]
+    keys = ["network", "tuning", "group", "seed", "width"]
     found: Curves = {}
     if table.empty:
         return found
-    logs = np.log(table[distance]).groupby(
-        [table[name] for name in [*names, "seed", "width"]], sort=False
-    )
+    logs = np.log(table[distance]).groupby([table[key] for key in keys], sort=False)
     for (network, tuning, group, seed, width), value in np.exp(logs.mean()).items():
         found.setdefault((network, tuning, group), {}).setdefault(seed, {})[width] = value
     return found

@@ -39,9 +39,14 @@ def test_a_damaged_table_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_kept_tables_are_written_as_they_are(study, tmp_path):
-    write_rows(load_rows(RESULTS / study), tmp_path)
-    assert (tmp_path / TABLE).read_bytes() == (RESULTS / study / TABLE).read_bytes()
+def test_kept_tables_come_back_to_six_digits(study, tmp_path):
+    kept = [row for row in load_rows(RESULTS / study) if "array" not in row]
+    write_rows(kept, tmp_path)
+    for before, after in zip(kept, load_rows(tmp_path), strict=True):
+        assert after == {
+            key: pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+            for key, value in before.items()
+        }
 
 
 def test_a_table_has_a_column_for_every_key_and_none_for_arrays():
