@@ -2,73 +2,38 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-from torch import Tensor
-
+from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, AuditedKernels, Updates
 from ntk_propulsion.auditing.findings import findings
 from ntk_propulsion.auditing.integrity import integrity
-from ntk_propulsion.auditing.kernels import kernel_results
+from ntk_propulsion.auditing.kernels import Points, kernel_results
 from ntk_propulsion.auditing.kinds import kind_of
 from ntk_propulsion.auditing.models import Ground, prepare_ground
 from ntk_propulsion.auditing.promises import promises
+from ntk_propulsion.auditing.results import (
+    Audit,
+    AuditedBase,
+    AuditedExample,
+    AuditedTask,
+    AuditResults,
+)
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.subject import Subject, open_subject
 from ntk_propulsion.auditing.vectors import compare_vectors, vector_results
 from ntk_propulsion.auditing.verdicts import answer, verdicts
-from ntk_propulsion.auditing.weights import compare_weights
+from ntk_propulsion.auditing.weights import Weights, compare_weights
 from ntk_propulsion.checkpoints import Checkpoint, open_checkpoint
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.named import find_model
-from ntk_propulsion.report.audit_writer import draw_audit, write_audit
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.progress import Progress
-from ntk_propulsion.runs.records import to_json
 
-SCHEMA = 1
-Results = dict[str, Any]
 Name = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What an audit found.
-
-    Attributes:
-        report: As report.json has it: ``schema, config, environment, results, verdicts``.
-        vectors: The scaling vectors of each checkpoint, (d_out,) by module.
-        kernels: The kernels of each checkpoint, by ``"point/tuning/part"``.
-    """
-
-    report: Results
-    vectors: Mapping[str, Mapping[str, np.ndarray]] = field(repr=False)
-    kernels: Mapping[str, Mapping[str, np.ndarray]] = field(repr=False)
-
-    @property
-    def answer(self) -> list[str]:
-        """The verdict in plain words, and the three things most worth knowing."""
-        return self.report["results"]["answer"]
-
-    @property
-    def checkpoints(self) -> list[Results]:
-        """The results of each checkpoint, in the order given."""
-        return self.report["results"]["checkpoints"]
-
-    def figures(self) -> dict[str, Figure]:
-        """Draw every figure that there is data for, by name."""
-        return draw_audit(self.report, self.vectors, self.kernels)
-
-    def write(self, folder: Name) -> list[Path]:
-        """Write report.html, figures/ and, last of all, report.json into a folder."""
-        return write_audit(self.report, self.figures(), Path(folder))
 
 
 @dataclass(frozen=True)
@@ -101,7 +66,7 @@ def audit_checkpoint(
 
     Examples:
         >>> audit = audit_checkpoint("minilm", "my-checkpoint")  # doctest: +SKIP
-        >>> audit.answer[0]  # doctest: +SKIP
+        >>> audit.checkpoints[0].kind.words  # doctest: +SKIP
 
     Args:
         base: What was tuned: ``"minilm"``, a folder, a file of tensors, or a hub id.
@@ -164,135 +129,118 @@ def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
     checkpoints, vectors, kernels = [], {}, {}
     for name, subject in zip(settings.names, opened.subjects, strict=True):
         start = time.perf_counter()
-        results, matrices = _audit(name, subject, opened, tell)
-        checkpoints.append(results)
+        checkpoint, points = _audit(name, subject, opened, tell)
+        checkpoints.append(checkpoint)
         vectors[name] = {module: z.numpy() for module, z in subject.vectors.items()}
-        kernels[name] = matrices
+        kernels[name] = points
         seconds[name] = time.perf_counter() - start
-    results = {
-        "answer": answer(checkpoints),
-        "base": _source(settings.base, opened.subjects[0]),
-        "task": _task(opened.ground),
-        "examples": _examples(opened.ground),
-        "checkpoints": checkpoints,
-        "comparison": compare_vectors(_by_name(settings, opened.subjects)),
-    }
-    report = {
-        "schema": SCHEMA,
-        "config": asdict(settings),
-        "environment": asdict(environment(seconds)),
-        "results": results,
-        "verdicts": [
-            {"checkpoint": each["name"], **verdict}
-            for each in checkpoints
-            for verdict in each["verdicts"]
-        ],
-    }
-    return Audit(json.loads(to_json(report)), vectors, kernels)
+    results = AuditResults(
+        answer=answer(checkpoints),
+        base=_base(settings.base, opened.subjects[0]),
+        task=_task(opened.ground),
+        examples=_examples(opened.ground),
+        checkpoints=tuple(checkpoints),
+        comparison=compare_vectors(
+            {
+                name: subject.vectors
+                for name, subject in zip(settings.names, opened.subjects, strict=True)
+                if subject.vectors
+            }
+        ),
+    )
+    return Audit(settings, environment(seconds), results, vectors, kernels)
 
 
 def _audit(
     name: str, subject: Subject, opened: Opened, progress: Progress
-) -> tuple[Results, dict[str, np.ndarray]]:
+) -> tuple[AuditedCheckpoint, Points]:
     """Audit one checkpoint."""
     settings, dialect = opened.settings, subject.dialect
     progress.begin(f"{name}: weights")
     weights = compare_weights(
         subject, seed=settings.seed, spectra=settings.spectra, on_module=progress.advance
     )
-    found = integrity(subject, weights.tensors)
-    kernels, matrices = _kernels(name, subject, opened, found, progress)
-    results: Results = {
-        "name": name,
-        "path": str(subject.tuned.path),
-        "form": subject.tuned.form,
-        "dialect": dialect.name,
-        "dialect_words": dialect.words,
-        "peft_type": dialect.peft_type,
-        "degree": subject.degree,
-        "claims_frozen": subject.is_propulsion or dialect.name == "peft",
-        "kind": kind_of(subject, weights.tensors, weights.layers, weights.total),
-        "notes": [*subject.tuned.notes, *subject.notes],
-        "integrity": found,
-        "promises": promises(subject),
-        "tensors": weights.tensors,
-        "vectors": vector_results(subject),
-        "updates": {
-            "layers": weights.layers,
-            "total": weights.total,
-            "left_out": sum(row["reason"] is not None for row in weights.layers),
-            "reason": subject.unmergeable or _reason(weights.layers, weights.total),
-            "unmergeable": subject.unmergeable,
-        },
-        "kernels": kernels,
-    }
-    results["findings"] = findings(results)
-    results["verdicts"] = verdicts(results)
-    return results, matrices
+    sound = integrity(subject, weights.tensors)
+    kernels, points = _kernels(name, subject, opened, not sound.nonfinite, progress)
+    checkpoint = AuditedCheckpoint(
+        name=name,
+        path=str(subject.tuned.path),
+        form=subject.tuned.form,
+        dialect=dialect.name,
+        dialect_words=dialect.words,
+        peft_type=dialect.peft_type,
+        degree=subject.degree,
+        claims_frozen=subject.is_propulsion or dialect.name == "peft",
+        kind=kind_of(subject, weights),
+        notes=(*subject.tuned.notes, *subject.notes),
+        integrity=sound,
+        promises=promises(subject),
+        tensors=tuple(weights.tensors),
+        vectors=vector_results(subject),
+        updates=_updates(subject, weights),
+        kernels=kernels,
+    )
+    judged = replace(checkpoint, findings=findings(checkpoint), verdicts=verdicts(checkpoint))
+    return judged, points
 
 
 def _kernels(
-    name: str, subject: Subject, opened: Opened, found: Results, progress: Progress
-) -> tuple[Results | None, dict[str, np.ndarray]]:
+    name: str, subject: Subject, opened: Opened, is_finite: bool, progress: Progress
+) -> tuple[AuditedKernels | None, Points]:
     """Measure kernels where there is a task, or say why not."""
     if opened.ground is None:
         return None, {}
-    if found["nonfinite"]:
-        return {"reason": "the checkpoint holds NaN or infinite values"}, {}
+    if not is_finite:
+        return AuditedKernels("the checkpoint holds NaN or infinite values"), {}
     progress.begin(f"{name}: kernels of {opened.settings.examples} examples")
     try:
         return kernel_results(subject, opened.ground, opened.settings)
     except InputError as reason:  # weights are audited all the same
-        return {"reason": str(reason)}, {}
+        return AuditedKernels(str(reason)), {}
 
 
-def _reason(layers: list[Results], total: Results | None) -> str | None:
+def _updates(subject: Subject, weights: Weights) -> Updates:
+    return Updates(
+        layers=tuple(weights.layers),
+        total=weights.total,
+        left_out=sum(layer.reason is not None for layer in weights.layers),
+        reason=subject.unmergeable or _reason(weights),
+        unmergeable=subject.unmergeable,
+    )
+
+
+def _reason(weights: Weights) -> str | None:
     """Say why layers have no share of their update, or all together have none."""
     reasons = sorted(
-        dict.fromkeys(row["reason"] for row in layers if row["reason"]),
+        dict.fromkeys(layer.reason for layer in weights.layers if layer.reason),
         key=lambda reason: "degree unknown" not in reason,
     )
-    some = total is not None and total["share"] is not None
+    some = weights.total is not None and weights.total.share is not None
     return next(iter(reasons), None if some else "no layer changed")
 
 
-def _source(name: str, subject: Subject) -> Results:
+def _base(name: str, subject: Subject) -> AuditedBase:
     base = subject.base
-    return {
-        "name": name,
-        "path": str(base.path),
-        "form": base.form,
-        "tensors": len(base),
-        "parameters": sum(int(np.prod(info.shape)) for info in base.values()),
-        "notes": base.notes,
-    }
+    return AuditedBase(
+        name=name,
+        path=str(base.path),
+        form=base.form,
+        tensors=len(base),
+        parameters=sum(math.prod(info.shape) for info in base.values()),
+        notes=tuple(base.notes),
+    )
 
 
-def _task(ground: Ground | None) -> Results | None:
+def _task(ground: Ground | None) -> AuditedTask | None:
     if ground is None:
         return None
     task = ground.task
-    return {
-        "name": task.name,
-        "kind": task.kind,
-        "metric": task.metric,
-        "labels": list(task.labels),
-        "source": task.source,
-    }
+    return AuditedTask(task.name, task.kind, task.metric, tuple(task.labels), task.source)
 
 
-def _examples(ground: Ground | None) -> list[Results]:
-    if ground is None:
-        return []
-    return [
-        {"row": row, "index": e.index, "text": e.text, "pair": e.pair, "label": e.label}
-        for row, e in enumerate(ground.drawn)
-    ]
-
-
-def _by_name(settings: AuditSettings, subjects: list[Subject]) -> dict[str, dict[str, Tensor]]:
-    return {
-        name: subject.vectors
-        for name, subject in zip(settings.names, subjects, strict=True)
-        if subject.vectors
-    }
+def _examples(ground: Ground | None) -> tuple[AuditedExample, ...]:
+    drawn = ground.drawn if ground else ()
+    return tuple(
+        AuditedExample(row, each.index, each.text, each.pair, each.label)
+        for row, each in enumerate(drawn)
+    )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from ntk_propulsion.errors import InputError, unknown
 
+if TYPE_CHECKING:  # a command line shows the gates without torch
+    from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint
+
 GATES = ("frozen-base", "finite", "range=LO:HI", "regime")
-Row = Mapping[str, Any]
 
 
 class Gate(NamedTuple):
@@ -56,7 +58,7 @@ def _bounds(rule: str, text: str) -> tuple[float, float]:
     raise InputError(f"--fail-on {rule}: give two numbers, e.g. range=0.98:1.02")
 
 
-def failed(gates: Iterable[Gate], checkpoints: Iterable[Row]) -> list[str]:
+def failed(gates: Iterable[Gate], checkpoints: Iterable[AuditedCheckpoint]) -> list[str]:
     """Return what failed, a line each; what cannot be checked has failed.
 
     frozen-base: every tensor outside the head that the file shares with the base, and does not
@@ -66,10 +68,10 @@ def failed(gates: Iterable[Gate], checkpoints: Iterable[Row]) -> list[str]:
     """
     checkpoints = list(checkpoints)
     return [
-        f"{_named(gate)} failed for {results['name']}: {why}"
+        f"{_named(gate)} failed for {of.name}: {why}"
         for gate in gates
-        for results in checkpoints
-        if (why := _why(gate, results))
+        for of in checkpoints
+        if (why := _why(gate, of))
     ]
 
 
@@ -77,32 +79,38 @@ def _named(gate: Gate) -> str:
     return gate.name if gate.bounds is None else "{}={:g}:{:g}".format(gate.name, *gate.bounds)
 
 
-def _why(gate: Gate, results: Row) -> str:
-    found = results["integrity"]
-    if gate.name == "frozen-base":
-        if found["frozen_base"] == "refuted":
-            return f"{found['undeclared_count']} tensors differ, first {found['undeclared'][0]}"
-        missing = f"{found['missing_count']} tensors of the base are not in the file"
-        return missing if found["frozen_base"] == "incomplete" else ""
-    if gate.name == "finite":
-        bad = found["nonfinite"]
-        return f"{sum(bad.values())} values are not, first in {next(iter(bad))}" if bad else ""
-    if gate.name == "regime":
-        kernels = results["kernels"] or {}
-        verdict = (kernels.get("regime") or {}).get("kernel_regime")
-        if verdict == "holds":
-            return ""
-        return f"the verdict is {verdict!r}" if verdict else f"not measured: {kernels['reason']}"
-    return _outside(gate, results["vectors"])
+def _why(gate: Gate, of: AuditedCheckpoint) -> str:
+    if gate.bounds is not None:
+        return _outside(gate.bounds, of)
+    return {"frozen-base": _thawed, "finite": _nonfinite, "regime": _left}[gate.name](of)
 
 
-def _outside(gate: Gate, vectors: Row | None) -> str:
-    if not vectors:
+def _thawed(of: AuditedCheckpoint) -> str:
+    found = of.integrity
+    if found.frozen_base == "refuted":
+        return f"{found.undeclared_count} tensors differ, first {found.undeclared[0]}"
+    missing = f"{found.missing_count} tensors of the base are not in the file"
+    return missing if found.frozen_base == "incomplete" else ""
+
+
+def _nonfinite(of: AuditedCheckpoint) -> str:
+    bad = of.integrity.nonfinite
+    return f"{sum(bad.values())} values are not, first in {next(iter(bad))}" if bad else ""
+
+
+def _left(of: AuditedCheckpoint) -> str:
+    if of.regime is None:
+        return f"not measured: {of.kernels.reason if of.kernels else 'no --task was given'}"
+    verdict = of.regime.kernel_regime
+    return "" if verdict == "holds" else f"the verdict is {verdict!r}"
+
+
+def _outside(bounds: tuple[float, float], of: AuditedCheckpoint) -> str:
+    if of.vectors is None:
         return "it has no scaling vectors"
-    if vectors["left_out"]:
-        return f"the scaling of {vectors['left_out'][0]} is not finite"
-    assert gate.bounds is not None
-    low, high = gate.bounds
-    total = vectors["total"]
-    inside = low <= total["min"] and total["max"] <= high
-    return "" if inside else f"z reaches from {total['min']:.6g} to {total['max']:.6g}"
+    if of.vectors.left_out or of.vectors.total is None:
+        return f"the scaling of {of.vectors.left_out[0]} is not finite"
+    low, high = bounds
+    total = of.vectors.total
+    inside = low <= total.min and total.max <= high
+    return "" if inside else f"z reaches from {total.min:.6g} to {total.max:.6g}"

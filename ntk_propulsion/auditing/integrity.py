@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 
+from ntk_propulsion.auditing.checkpoint import DtypeChange, Integrity, LargeChange, Tie
 from ntk_propulsion.auditing.subject import Subject
-from ntk_propulsion.auditing.weights import Row, largest_changes, nonfinite_elsewhere
+from ntk_propulsion.auditing.tables import AuditedTensor
+from ntk_propulsion.auditing.weights import largest_changes, nonfinite_elsewhere
 
 LISTED = 20
 """Names that a list in the report holds at most; the table of tensors holds all."""
@@ -18,45 +19,44 @@ _INPUT = re.compile(r"(^|\.)(word_embeddings|embed_tokens|wte|shared)\.weight$")
 _OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|predictions\.decoder|lm_head\.decoder)\.weight$")
 
 
-def integrity(subject: Subject, tensors: list[Row]) -> dict[str, Any]:
+def integrity(subject: Subject, tensors: Sequence[AuditedTensor]) -> Integrity:
     """Return what the pass over the tensors says of the checkpoint's integrity.
 
     Args:
         subject: The checkpoint beside its base.
-        tensors: The rows of `compare_weights`.
+        tensors: Those of `compare_weights`.
     """
-    inside = [row for row in tensors if row["role"] != "head"]
-    moved = [row for row in inside if row["changed"]]
-    loose = [row for row in moved if not row["declared"]]
-    undeclared = [row["name"] for row in loose]
-    elsewhere = nonfinite_elsewhere(subject)
-    bad = {row["name"]: row["nonfinite"] for row in tensors if row["nonfinite"]} | elsewhere
-    bad_base = {row["name"]: row["nonfinite_base"] for row in tensors if row["nonfinite_base"]}
-    missing = [name for name in subject.missing if _counts(subject, name)]
-    return {
-        "frozen_base": _frozen(subject, inside, undeclared, missing),
-        "changed": len(moved),
-        "compared": sum(row["changed"] is not None for row in inside),
-        "undeclared": undeclared[:LISTED],
-        "undeclared_count": len(undeclared),
-        "only_biases": bool(undeclared) and all(name.endswith(".bias") for name in undeclared),
-        "declared": [row["name"] for row in moved if row["declared"]][:LISTED],
-        "head": _head(tensors),
-        "largest": [
-            {key: row[key] for key in ("name", "relative_norm", "largest")}
-            for row in largest_changes(loose or moved)
-        ],
-        "nonfinite": bad,
-        "nonfinite_base": bad_base,
-        "missing": missing[:LISTED] if subject.carries_base else [],
-        "missing_count": len(missing) if subject.carries_base else 0,
-        "extra": [row["name"] for row in tensors if row["state"] == "not in the base"][:LISTED],
-        "unknown": list(subject.dialect.unknown),
-        "ties": ties(subject),
-        "dtypes": _dtypes(inside),
-        "entries": _entries(subject),
-        "names": subject.alignment.words,
-    }
+    inside = [tensor for tensor in tensors if tensor.role != "head"]
+    moved = [tensor for tensor in inside if tensor.changed]
+    loose = [tensor for tensor in moved if not tensor.declared]
+    undeclared = tuple(tensor.name for tensor in loose)
+    missing = tuple(name for name in subject.missing if _counts(subject, name))
+    extra = [tensor.name for tensor in tensors if tensor.state == "not in the base"]
+    return Integrity(
+        frozen_base=_frozen(subject, inside, undeclared, missing),
+        changed=len(moved),
+        compared=sum(tensor.changed is not None for tensor in inside),
+        undeclared=undeclared[:LISTED],
+        undeclared_count=len(undeclared),
+        only_biases=bool(undeclared) and all(name.endswith(".bias") for name in undeclared),
+        declared=tuple(tensor.name for tensor in moved if tensor.declared)[:LISTED],
+        head=_head(tensors),
+        largest=tuple(
+            LargeChange(tensor.name, tensor.relative_norm, tensor.largest)
+            for tensor in largest_changes(loose or moved)
+        ),
+        nonfinite={each.name: each.nonfinite for each in tensors if each.nonfinite}
+        | nonfinite_elsewhere(subject),
+        nonfinite_base={each.name: each.nonfinite_base for each in tensors if each.nonfinite_base},
+        missing=missing[:LISTED] if subject.carries_base else (),
+        missing_count=len(missing) if subject.carries_base else 0,
+        extra=tuple(extra[:LISTED]),
+        unknown=tuple(subject.dialect.unknown),
+        ties=ties(subject),
+        dtypes=_dtypes(inside),
+        entries=_entries(subject),
+        names=subject.alignment.words,
+    )
 
 
 def _counts(subject: Subject, name: str) -> bool:
@@ -65,18 +65,23 @@ def _counts(subject: Subject, name: str) -> bool:
     return head is None and subject.base[name].dtype.is_floating_point
 
 
-def _frozen(subject: Subject, inside: list[Row], undeclared: list[str], missing: list[str]) -> str:
+def _frozen(
+    subject: Subject,
+    inside: Iterable[AuditedTensor],
+    undeclared: Sequence[str],
+    missing: Sequence[str],
+) -> str:
     """Return "confirmed", "refuted", "incomplete" or "not in the file"."""
     if undeclared:
         return "refuted"
-    if not subject.carries_base or not any(row["changed"] is not None for row in inside):
+    if not subject.carries_base or not any(tensor.changed is not None for tensor in inside):
         return "not in the file"
     return "incomplete" if missing else "confirmed"
 
 
-def _head(tensors: list[Row]) -> str:
+def _head(tensors: Iterable[AuditedTensor]) -> str:
     """Say what became of the head."""
-    states = {row["state"] for row in tensors if row["role"] == "head"} - {"not in the file"}
+    states = {tensor.state for tensor in tensors if tensor.role == "head"} - {"not in the file"}
     if not states:
         return "no head in the file"
     if states == {"not in the base"}:
@@ -86,14 +91,14 @@ def _head(tensors: list[Row]) -> str:
     return "changed" if "changed" in states else "unchanged"
 
 
-def _dtypes(rows: Iterable[Row]) -> list[dict[str, Any]]:
+def _dtypes(tensors: Iterable[AuditedTensor]) -> tuple[DtypeChange, ...]:
     """Count tensors whose type changed, by the two types."""
     found = Counter(
-        (row["dtype"], row["tuned_dtype"])
-        for row in rows
-        if row["tuned_dtype"] and row["dtype"] and row["tuned_dtype"] != row["dtype"]
+        (tensor.dtype, tensor.tuned_dtype)
+        for tensor in tensors
+        if tensor.dtype and tensor.tuned_dtype and tensor.tuned_dtype != tensor.dtype
     )
-    return [{"base": a, "tuned": b, "tensors": n} for (a, b), n in found.items()]
+    return tuple(DtypeChange(str(base), str(tuned), n) for (base, tuned), n in found.items())
 
 
 def _entries(subject: Subject) -> dict[str, int]:
@@ -105,7 +110,7 @@ def _entries(subject: Subject) -> dict[str, int]:
     return found
 
 
-def ties(subject: Subject) -> list[dict[str, Any]]:
+def ties(subject: Subject) -> tuple[Tie, ...]:
     """Say of each pair of tensors that are one in the base whether they still are.
 
     Pairs are what the base's file keeps as one tensor, and the table of words with the output
@@ -121,8 +126,8 @@ def ties(subject: Subject) -> list[dict[str, Any]]:
             one, other = (subject.tuned.tensor(str(key)) for key in keys)
             same = one.shape == other.shape and torch.equal(one, other)
             state = "kept" if same else "broken"
-        found.append({"tensors": [a, b], "state": state})
-    return found
+        found.append(Tie((a, b), state))
+    return tuple(found)
 
 
 def _tied_pairs(subject: Subject) -> list[tuple[str, str]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from ntk_propulsion.auditing.prose import plural
+from ntk_propulsion.auditing.checkpoint import Kind
 from ntk_propulsion.auditing.subject import Subject
+from ntk_propulsion.auditing.tables import AllLayers, AuditedLayer, AuditedTensor
+from ntk_propulsion.auditing.weights import Weights
+from ntk_propulsion.words import plural
 
 ALMOST_ALL = 0.999
 """From this share of the update on, a plain model is a Propulsion with its gains merged in."""
@@ -27,11 +29,9 @@ KINDS = {
     "trained": "the trained parameters of a plain model",
 }
 
-Row = Mapping[str, Any]
 
-
-def kind_of(subject: Subject, tensors: Sequence[Row], layers: Sequence[Row], total: Any) -> Row:
-    """Return ``id`` and ``words`` of the kind of tuning.
+def kind_of(subject: Subject, weights: Weights) -> Kind:
+    """Return the kind of a tuning.
 
     Rules, the first that fits: the dialect, where it is not a plain model's; then by what changed
     outside the head. A merged Propulsion: the best gains explain at least ``ALMOST_ALL`` of what
@@ -39,43 +39,47 @@ def kind_of(subject: Subject, tensors: Sequence[Row], layers: Sequence[Row], tot
     its full rank.
     """
     if subject.is_propulsion:
-        degree = "degree unknown" if subject.degree is None else f"degree {subject.degree}"
-        neurons = sum(z.numel() for z in subject.vectors.values())
-        said = (
-            f"{KINDS['propulsion']} ({subject.dialect.words}) of {degree}, which scales "
-            f"{len(subject.modules)} layers by {neurons:,} gains"
-        )
-        return {"id": "propulsion", "words": said}
+        return Kind("propulsion", _propulsion(subject))
     if subject.dialect.name == "peft":
         modules = sum(bool(module) for module in subject.modules)
-        kind = subject.dialect.peft_type or "of an unknown type"
-        return {
-            "id": "adapter",
-            "words": f"{KINDS['adapter']} ({kind})"
-            + f" on {plural(modules, 'module')}" * bool(modules),
-        }
-    found = "trained" if subject.dialect.name == "trained" else _by_numbers(tensors, layers, total)
-    return {"id": found, "words": KINDS[found]}
+        said = f"{KINDS['adapter']} ({subject.dialect.peft_type or 'of an unknown type'})"
+        return Kind("adapter", said + f" on {plural(modules, 'module')}" * bool(modules))
+    if subject.dialect.name == "trained":
+        return Kind("trained", KINDS["trained"])
+    found = kind_by_numbers(weights.tensors, weights.layers, weights.total)
+    return Kind(found, KINDS[found])
 
 
-def _by_numbers(tensors: Sequence[Row], layers: Sequence[Row], total: Any) -> str:
+def _propulsion(subject: Subject) -> str:
+    degree = "degree unknown" if subject.degree is None else f"degree {subject.degree}"
+    neurons = sum(z.numel() for z in subject.vectors.values())
+    return (
+        f"{KINDS['propulsion']} ({subject.dialect.words}) of {degree}, which scales "
+        f"{len(subject.modules)} layers by {neurons:,} gains"
+    )
+
+
+def kind_by_numbers(
+    tensors: Sequence[AuditedTensor], layers: Sequence[AuditedLayer], total: AllLayers | None
+) -> str:
+    """Return the key of `KINDS` that a plain model's changes fit."""
     top = ("head", "pooler")
-    inside = [row for row in tensors if row["role"] not in top and row["changed"] is not None]
-    moved = [row for row in inside if row["changed"]]
+    inside = [each for each in tensors if each.role not in top and each.changed is not None]
+    moved = [each for each in inside if each.changed]
     if not moved:
-        heads = [row for row in tensors if row["role"] in top]
-        new = any(row["changed"] or row["state"] == "not in the base" for row in heads)
+        heads = [each for each in tensors if each.role in top]
+        new = any(each.changed or each.state == "not in the base" for each in heads)
         return "head" if new else "identical"
-    if all(row["role"] == "norm" for row in moved):
+    if all(each.role == "norm" for each in moved):
         return "norms"
-    if all(row["name"].endswith(".bias") for row in moved):
+    if all(each.name.endswith(".bias") for each in moved):
         return "biases"
-    if total and (total["share_of_all"] or 0) >= ALMOST_ALL:
+    if total and (total.share_of_all or 0) >= ALMOST_ALL:
         return "merged propulsion"
     ranks = [
-        row["rank"] / min(row["d_in"], row["d_out"])
-        for row in layers
-        if row.get("rank") is not None and row["role"] != "head"
+        layer.rank / min(layer.d_in, layer.d_out)
+        for layer in layers
+        if layer.rank is not None and layer.d_in and layer.d_out and layer.role != "head"
     ]
     if ranks and max(ranks) <= LOW_RANK:
         return "low rank"

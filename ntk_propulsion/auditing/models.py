@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.promises import adapter_settings
-from ntk_propulsion.auditing.prose import plural
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.subject import Subject, real
 from ntk_propulsion.checkpoints import align
@@ -22,6 +21,7 @@ from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.models.tokens import Encoding, encode
 from ntk_propulsion.propulsion import PropulsionConfig, merge, scalings, wrap
 from ntk_propulsion.tasks import Example, Task, draw, load_task
+from ntk_propulsion.words import plural
 
 
 @dataclass(frozen=True)

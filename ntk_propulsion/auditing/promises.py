@@ -7,10 +7,10 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
+from ntk_propulsion.auditing.checkpoint import Promise
 from ntk_propulsion.auditing.subject import Subject, real
 from ntk_propulsion.checkpoints import align
 from ntk_propulsion.errors import InputError, shown
@@ -20,17 +20,15 @@ from ntk_propulsion.propulsion.config import PropulsionConfig
 from ntk_propulsion.propulsion.wrap import count_parameters, plain_parameters, wrap, wrapping
 from ntk_propulsion.runs.fingerprint import add_tensor
 
-Row = dict[str, Any]
+Counted = tuple[int | str, int | str | tuple[int, ...], bool, str]
+"""What is promised, what was found, whether the promise holds, and all that in words."""
+Check = Callable[[Subject], Counted]
 
 
-def promises(subject: Subject) -> list[Row]:
-    """Compare what is in a checkpoint with what its configuration promises.
-
-    Returns:
-        Rows of ``what, promised, found, holds`` (None where it cannot be checked) and ``words``.
-    """
+def promises(subject: Subject) -> tuple[Promise, ...]:
+    """Compare what is in a checkpoint with what its configuration promises."""
     dialect = subject.dialect
-    checks: list[tuple[str, Callable[[Subject], Row]]] = []
+    checks: list[tuple[str, Check]] = []
     if dialect.name == "adapter":
         checks = [("trained numbers", _adapter_counts), ("base", _fingerprint)]
     elif dialect.name == "peft" and subject.tuned.adapter_config:
@@ -41,7 +39,7 @@ def promises(subject: Subject) -> list[Row]:
             checks.append(("rank", _rank))
     elif subject.carries_base and subject.tuned.config:
         checks = [("tensors of the model", _model_tensors)]
-    return [_checked(what, check, subject) for what, check in checks]
+    return tuple(_checked(what, check, subject) for what, check in checks)
 
 
 def adapter_settings(subject: Subject) -> PropulsionConfig:
@@ -49,18 +47,14 @@ def adapter_settings(subject: Subject) -> PropulsionConfig:
     return PropulsionConfig.from_dict(json.loads(subject.tuned.metadata["config"]))
 
 
-def _checked(what: str, check: Callable[[Subject], Row], subject: Subject) -> Row:
+def _checked(what: str, check: Check, subject: Subject) -> Promise:
     try:
-        return {"what": what, **check(subject)}
+        return Promise(what, *check(subject))
     except (InputError, IndexError) as error:  # a factor without dimensions, for one
-        return _row(None, None, None, f"not checked: {error}") | {"what": what}
+        return Promise(what, None, None, None, f"not checked: {error}")
 
 
-def _row(promised: Any, found: Any, holds: bool | None, words: str) -> Row:
-    return {"promised": promised, "found": found, "holds": holds, "words": words}
-
-
-def _model_tensors(subject: Subject) -> Row:
+def _model_tensors(subject: Subject) -> Counted:
     """Compare the file's tensors with those of the class that config.json names."""
     skeleton = build_skeleton(subject.tuned.config)
     wanted = dict(skeleton.model.named_parameters())
@@ -75,16 +69,16 @@ def _model_tensors(subject: Subject) -> Row:
     if absent or other:
         words += f"; {len(absent)} tensors are missing and {len(other)} of another shape"
         words += f", e.g. {shown([*absent, *other][0])}"
-    return _row(promised, found, not absent and not other, words)
+    return promised, found, not absent and not other, words
 
 
-def _adapter_counts(subject: Subject) -> Row:
+def _adapter_counts(subject: Subject) -> Counted:
     """Compare the adapter's numbers with what its settings train of its class."""
     settings = adapter_settings(subject)
     promised = count_parameters(_adapted(subject), settings).total
     found = sum(math.prod(info.shape) for info in subject.tuned.values())
     words = f"its settings train {promised:,} numbers, the file holds {found:,}"
-    return _row(promised, found, promised == found, words)
+    return promised, found, promised == found, words
 
 
 def _adapted(subject: Subject) -> nn.Module:
@@ -105,7 +99,7 @@ def _labels(subject: Subject) -> int | None:
     return widths[last[-1]] if last else None
 
 
-def _fingerprint(subject: Subject) -> Row:
+def _fingerprint(subject: Subject) -> Counted:
     """Compare the fingerprint of the frozen base that the adapter records with this base's."""
     recorded = subject.tuned.metadata.get("base")
     if not recorded:
@@ -139,10 +133,10 @@ def _fingerprint(subject: Subject) -> Row:
         )
     same = digest.hexdigest() == recorded
     words = "the base is the one that the adapter was trained on"
-    return _row(recorded[:12], digest.hexdigest()[:12], same, words if same else f"not so: {words}")
+    return recorded[:12], digest.hexdigest()[:12], same, words if same else f"not so: {words}"
 
 
-def _rank(subject: Subject) -> Row:
+def _rank(subject: Subject) -> Counted:
     """Compare the ranks of the factors with the configuration's r."""
     config = subject.tuned.adapter_config
     rank = config.get("init_r" if subject.dialect.peft_type == "ADALORA" else "r")
@@ -151,12 +145,12 @@ def _rank(subject: Subject) -> Row:
         raise InputError(f"{subject.dialect.peft_type} has no rank")
     if config.get("rank_pattern"):
         raise InputError("rank_pattern gives layers ranks of their own")
-    ranks = sorted({subject.tuned[key].shape[0] for key in keys})
+    ranks = tuple(sorted({subject.tuned[key].shape[0] for key in keys}))
     words = f"adapter_config.json says rank {rank}, the factors have {', '.join(map(str, ranks))}"
-    return _row(rank, ranks, ranks == [rank], words)
+    return rank, ranks, ranks == (rank,), words
 
 
-def _tokens(subject: Subject) -> Row:
+def _tokens(subject: Subject) -> Counted:
     """Compare the rows of a prompt with the number of virtual tokens."""
     config = subject.tuned.adapter_config
     tokens, parts = config["num_virtual_tokens"], config.get("num_transformer_submodules") or 1
@@ -165,10 +159,10 @@ def _tokens(subject: Subject) -> Row:
         raise InputError("there is no prompt, or no number of virtual tokens")
     promised, found = tokens * parts, subject.tuned[prompts[0]].shape[0]
     words = f"adapter_config.json says {promised} virtual tokens, the prompt has {found}"
-    return _row(promised, found, promised == found, words)
+    return promised, found, promised == found, words
 
 
-def _targets(subject: Subject) -> Row:
+def _targets(subject: Subject) -> Counted:
     """Compare the adapted modules with the configuration's list of their names."""
     targets = subject.tuned.adapter_config.get("target_modules")
     if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
@@ -182,4 +176,4 @@ def _targets(subject: Subject) -> Row:
             f"{len(stray)} adapted modules are no targets and {len(unused)} targets are not "
             f"adapted, e.g. {shown([*stray, *unused][0])}"
         )
-    return _row(len(targets), len(modules), not stray and not unused, words)
+    return len(targets), len(modules), not stray and not unused, words

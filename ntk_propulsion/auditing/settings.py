@@ -10,25 +10,11 @@ from ntk_propulsion.runs.options import option
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """What an audit depends on.
+    """What an audit depends on; each field says what it means.
 
-    Attributes:
-        base: What was tuned: ``"minilm"``, a folder, a file of tensors, or a hub id.
-        tuned: What came of it: folders or files, or hub ids; one or several.
-        degree: The power k of the gains, for checkpoints that don't say it.
-        spectra: Whether to compute the updates' singular values, which takes most of the time.
-        task: Kernels are computed on it; None for no kernels.
-        data: The GLUE folder, if the task is read from one.
-        examples: N, drawn from the task's test split.
-        outputs: What the kernels are of: logits, margin or sum.
-        seed: Of the draws, of new weights, of the control's directions and of the intervals.
-        device: Where the kernels are computed.
-        dtype: ``"float32"`` or ``"float64"`` for the kernels.
-        memory: What their computation may hold beside the models.
-        text_column: Of a task's file.
-        pair_column: Of a task's file.
-        label_column: Of a task's file.
-        trust_remote_code: Whether code of the base may run, when kernels need it as a model.
+    ``degree`` is for checkpoints that don't say theirs; ``spectra`` take most of the time; ``seed``
+    is that of the draws, of new weights, of the control's directions and of the intervals;
+    ``examples`` are drawn from the task's test split.
     """
 
     base: str = option(meaning="minilm, a Hugging Face folder, a file, or a hub id.")

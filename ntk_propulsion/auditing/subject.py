@@ -21,8 +21,6 @@ from ntk_propulsion.propulsion.layers import check_degree
 from ntk_propulsion.propulsion.pooling import pool
 from ntk_propulsion.theory.updates import OUTPUT_AXIS, LayerWeights
 
-PROPULSIONS = ("adapter", "ours", "wrapped", "in-model")
-"""The dialects of Propulsion."""
 CONV1D = ("c_attn", "q_attn", "c_proj", "c_fc")
 """Layers that keep (d_in, d_out) where GPT-2's `c_attn` does."""
 
@@ -55,7 +53,7 @@ class Subject:
     @property
     def is_propulsion(self) -> bool:
         """Whether it has scaling vectors of a Propulsion."""
-        return self.dialect.name in PROPULSIONS
+        return self.dialect.propulsion
 
     @property
     def carries_base(self) -> bool:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ntk_propulsion.auditing.checkpoint import ScalingVectors
 from ntk_propulsion.auditing.subject import Subject
+from ntk_propulsion.auditing.tables import (
+    Alike,
+    Gains,
+    SimilarLayers,
+    VectorComparison,
+    VectorStatistics,
+)
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.measurements.rows import Row, z_columns
 from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.propulsion.statistics import (
     DEGREES,
@@ -19,19 +28,22 @@ from ntk_propulsion.propulsion.statistics import (
     OUTLIER,
     TOTAL,
     GainStatistics,
+    LayerSimilarity,
+    ScalingComparison,
     ScalingStatistics,
     compare_scalings,
     gains_by_degree,
     layer_similarity,
     scaling_statistics,
 )
+from ntk_propulsion.words import finite
 
 Vectors = Mapping[str, Tensor]
 CLOSE = 0.9
 """Cosines from here on, in absolute value, are listed as layers that moved alike."""
 
 
-def vector_results(subject: Subject, degrees: tuple[int, ...] = DEGREES) -> dict[str, Any] | None:
+def vector_results(subject: Subject, degrees: tuple[int, ...] = DEGREES) -> ScalingVectors | None:
     """Return the statistics of the scaling vectors of Propulsion or IA3.
 
     Args:
@@ -39,30 +51,29 @@ def vector_results(subject: Subject, degrees: tuple[int, ...] = DEGREES) -> dict
         degrees: What to try where the degree is unknown.
 
     Returns:
-        ``modules``, ``roles``, ``total``, ``by_degree``, ``similarity``, ``left_out``; None where
-        the checkpoint has no scaling vectors.
+        None where the checkpoint has no scaling vectors.
     """
-    vectors = subject.vectors
-    if not vectors:
+    if not subject.vectors:
         return None
-    finite = {name: z for name, z in vectors.items() if z.isfinite().all()}
-    left_out = [name for name in vectors if name not in finite]
-    if not finite:
-        return {"degree": subject.degree, "left_out": left_out, "modules": [], "total": None}
+    vectors = {name: z for name, z in subject.vectors.items() if z.isfinite().all()}
+    left_out = tuple(name for name in subject.vectors if name not in vectors)
     degree = subject.degree
-    statistics = scaling_statistics(finite, degree)
-    roles = dict.fromkeys(role_of(name) for name in finite)
-    return {
-        "degree": degree,
-        "range": list(NEAR_ONE),
-        "outlier_score": OUTLIER,
-        "modules": [_row(s) for s in statistics[:-1]],
-        "roles": [_row(_of_role(finite, role, degree)) | {"module": role} for role in roles],
-        "total": _row(statistics[-1]),
-        "by_degree": [_gain_row(found.gain) for found in _totals(finite, degrees)],
-        "similarity": _similarity(finite),
-        "left_out": left_out,
-    }
+    if not vectors:
+        return ScalingVectors(degree, left_out, NEAR_ONE, OUTLIER)
+    statistics = scaling_statistics(vectors, degree)
+    roles = dict.fromkeys(role_of(name) for name in vectors)
+    by_degree = [found for found in gains_by_degree(vectors, degrees) if found.module == TOTAL]
+    return ScalingVectors(
+        degree,
+        left_out,
+        NEAR_ONE,
+        OUTLIER,
+        modules=tuple(_described(s) for s in statistics[:-1]),
+        roles=tuple(replace(_described(_of_role(vectors, r, degree)), module=r) for r in roles),
+        total=_described(statistics[-1]),
+        by_degree=tuple(Gains(**_gains(found.gain)) for found in by_degree),
+        similarity=tuple(_similar(group, vectors) for group in layer_similarity(vectors)),
+    )
 
 
 def _of_role(vectors: Vectors, role: str, degree: int | None) -> ScalingStatistics:
@@ -71,92 +82,88 @@ def _of_role(vectors: Vectors, role: str, degree: int | None) -> ScalingStatisti
     return scaling_statistics(chosen, degree)[-1]
 
 
-def _totals(vectors: Vectors, degrees: tuple[int, ...]) -> list[Any]:
-    return [found for found in gains_by_degree(vectors, degrees) if found.module == TOTAL]
+def _described(s: ScalingStatistics) -> VectorStatistics:
+    return VectorStatistics(
+        module=s.module,
+        role=s.role,
+        n=s.n,
+        mean=finite(s.mean),
+        std=finite(s.std),
+        min=s.min,
+        max=s.max,
+        share_in_range=s.share_near_one,
+        sign_changes=s.sign_changes,
+        outliers=s.outliers.count,
+        furthest=s.outliers.furthest,
+        effective_moved=finite(s.effective_moved),
+        gini=finite(s.gini),
+        most_moved=s.moved,
+        **(_gains(s.gain) if s.gain else {}),
+    )
 
 
-def _row(s: ScalingStatistics) -> Row:
-    row: Row = {
-        **z_columns(s),
-        "outliers": s.outliers.count,
-        "furthest": [list(entry) for entry in s.outliers.furthest],
-        "effective_moved": s.effective_moved,
-        "gini": s.gini,
-        "most_moved": [list(entry) for entry in s.moved],
-    }
-    return row | (_gain_row(s.gain) if s.gain else {})
-
-
-def _gain_row(gain: GainStatistics) -> Row:
+def _gains(gain: GainStatistics) -> dict[str, Any]:
+    """Return the fields that `Gains` and `VectorStatistics` share."""
     return {
         "degree": gain.degree,
-        "gain_mean": gain.mean,
-        "gain_min": gain.min,
-        "gain_max": gain.max,
+        "gain_mean": finite(gain.mean),
+        "gain_min": finite(gain.min),
+        "gain_max": finite(gain.max),
         "gain_share_in_range": gain.share_near_one,
         "dead": gain.near_zero,
-        "dead_neurons": [list(entry) for entry in gain.dead],
+        "dead_neurons": gain.dead,
     }
 
 
-def _similarity(vectors: Vectors) -> list[Row]:
-    """Return the cosines between layers of each size, and which pairs moved most alike."""
-    found = []
-    for group in layer_similarity(vectors):
-        cosine = group.cosine.numpy()
-        upper = np.triu_indices(len(group.modules), 1)
-        values = cosine[upper]
-        order = [i for i in np.argsort(-np.abs(np.nan_to_num(values))) if abs(values[i]) >= CLOSE]
-        found.append(
-            {
-                "size": len(vectors[group.modules[0]]),
-                "modules": list(group.modules),
-                "cosine": cosine.tolist(),
-                "mean_absolute": float(np.nanmean(np.abs(values)))
-                if np.isfinite(values).any()
-                else None,
-                "chance": float(len(vectors[group.modules[0]]) ** -0.5),
-                "alike": [
-                    [group.modules[upper[0][i]], group.modules[upper[1][i]], float(values[i])]
-                    for i in order[:5]
-                ],
-            }
-        )
-    return found
+def _similar(group: LayerSimilarity, vectors: Vectors) -> SimilarLayers:
+    """Return the cosines between layers of one size, and which pairs moved most alike."""
+    cosine, size = group.cosine.numpy(), len(vectors[group.modules[0]])
+    first, second = np.triu_indices(len(group.modules), 1)
+    values = cosine[first, second]
+    order = [i for i in np.argsort(-np.abs(np.nan_to_num(values))) if abs(values[i]) >= CLOSE]
+    some = np.isfinite(values).any()
+    return SimilarLayers(
+        size=size,
+        modules=group.modules,
+        cosine=tuple(tuple(map(finite, row)) for row in cosine.tolist()),
+        mean_absolute=float(np.nanmean(np.abs(values))) if some else None,
+        chance=float(size**-0.5),
+        alike=tuple(
+            Alike(group.modules[first[i]], group.modules[second[i]], float(values[i]))
+            for i in order[:5]
+        ),
+    )
 
 
-def compare_vectors(subjects: Mapping[str, Vectors]) -> list[Row]:
+def compare_vectors(subjects: Mapping[str, Vectors]) -> tuple[VectorComparison, ...]:
     """Compare the vectors of every two checkpoints, all modules together, then each.
 
     Args:
         subjects: Vectors by the checkpoint's name.
     """
-    rows: list[Row] = []
-    names = list(subjects)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            rows += _pair(first, second, subjects[first], subjects[second])
-    return rows
+    pairs = itertools.combinations(subjects, 2)
+    return tuple(row for a, b in pairs for row in _pair(a, b, subjects[a], subjects[b]))
 
 
-def _pair(first: str, second: str, a: Vectors, b: Vectors) -> list[Row]:
+def _pair(first: str, second: str, a: Vectors, b: Vectors) -> list[VectorComparison]:
     shared = [name for name in a if name in b and a[name].shape == b[name].shape]
     shared = [name for name in shared if torch.isfinite(a[name]).all() and b[name].isfinite().all()]
-    head: Row = {"first": first, "second": second}
+    lone = len(a.keys() ^ b.keys())
     try:
         found = compare_scalings({n: b[n] for n in shared}, {n: a[n] for n in shared})
     except InputError:
-        return [{**head, "module": TOTAL, "n": 0, "only_in_one": len(a.keys() ^ b.keys())}]
-    rows = [
-        {
-            **head,
-            "module": each.module,
-            "n": each.n,
-            "cosine": each.cosine,
-            "correlation": each.correlation,
-            "relative_distance": each.relative_distance,
-        }
-        for each in [found[-1], *found[:-1]]
-    ]
-    rows[0]["only_in_one"] = len(a.keys() ^ b.keys())
-    return rows
+        return [VectorComparison(first, second, TOTAL, 0, only_in_one=lone)]
+    rows = [_compared(first, second, each) for each in [found[-1], *found[:-1]]]
+    return [replace(rows[0], only_in_one=lone), *rows[1:]]
+
+
+def _compared(first: str, second: str, each: ScalingComparison) -> VectorComparison:
+    return VectorComparison(
+        first,
+        second,
+        each.module,
+        each.n,
+        finite(each.cosine),
+        finite(each.correlation),
+        finite(each.relative_distance),
+    )

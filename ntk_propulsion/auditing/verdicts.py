@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 from ntk_propulsion import words
+from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, Integrity, Verdict
 from ntk_propulsion.auditing.findings import SEVERITIES
-from ntk_propulsion.auditing.prose import plural
+from ntk_propulsion.words import plural
 
-Row = Mapping[str, Any]
 WORTH_KNOWING = 3
 BY_DEGREE = ("kind", "range", "propulsion-share", "regime")
 """Verdicts that depend on the degree, and say so where it is unknown."""
@@ -28,133 +28,131 @@ _REGIME = {
 }
 
 
-def verdicts(results: Row) -> list[dict[str, str]]:
-    """Return ``id``, ``verdict`` and ``words`` of each question, all of them answered."""
-    found = results["integrity"]
-    bad = sum(found["nonfinite"].values())
-    broken = [row["words"] for row in results["promises"] if row["holds"] is False]
-    untied = [tie for tie in found["ties"] if tie["state"] == "broken"]
-    checked = [row for row in results["promises"] if row["holds"] is not None]
-    answers = [
-        ("kind", results["kind"]["id"], results["kind"]["words"]),
-        ("frozen-base", found["frozen_base"], _frozen(results)),
-        ("finite", "no" if bad else "yes", f"{plural(bad, 'value')} NaN or infinite"),
-        (
-            "promises",
-            "broken" if broken else "kept" if checked else "not checked",
-            "; ".join(broken or [row["words"] for row in results["promises"]])
-            or "no configuration promises anything",
-        ),
-        (
-            "ties",
-            "broken" if untied else "kept" if found["ties"] else "none",
-            f"{len(untied)} of {plural(len(found['ties']), 'tie')} broken"
-            if found["ties"]
-            else "the base ties nothing",
-        ),
-        ("range", *_range(results)),
-        ("propulsion-share", *_share(results)),
-        ("regime", *_regime(results)),
-    ]
-    unknown = results["degree"] is None and results["kind"]["id"] == "propulsion"
-    return [
-        {"id": name, "verdict": verdict, "words": _marked(said, unknown and name in BY_DEGREE)}
-        for name, verdict, said in answers
-    ]
+def verdicts(of: AuditedCheckpoint) -> tuple[Verdict, ...]:
+    """Return the verdict on each question, all of them answered."""
+    answers = (
+        Verdict("kind", of.kind.id, of.kind.words),
+        Verdict("frozen-base", of.integrity.frozen_base, _frozen(of.integrity)),
+        _finite(of.integrity),
+        _promises(of),
+        _ties(of.integrity),
+        _range(of),
+        _share(of),
+        _regime(of),
+    )
+    if of.degree is not None or of.kind.id != "propulsion":
+        return answers
+    return tuple(_marked(each) if each.id in BY_DEGREE else each for each in answers)
 
 
-def _marked(said: str, unknown: bool) -> str:
-    return f"{said} (degree unknown)" if unknown and "degree unknown" not in said else said
+def _marked(verdict: Verdict) -> Verdict:
+    if "degree unknown" in verdict.words:
+        return verdict
+    return replace(verdict, words=f"{verdict.words} (degree unknown)")
 
 
-def _frozen(results: Row) -> str:
-    found = results["integrity"]
-    if found["frozen_base"] == "not in the file":
+def _frozen(found: Integrity) -> str:
+    if found.frozen_base == "not in the file":
         return "base not in the file: nothing to compare"
-    said = f"{found['changed']} of {plural(found['compared'], 'tensor')} outside the head differ"
-    if found["undeclared"]:
-        said += f", {found['undeclared_count']} of them undeclared: {found['undeclared'][0]}"
-        said += " ..." * (found["undeclared_count"] > 1)
+    said = f"{found.changed} of {plural(found.compared, 'tensor')} outside the head differ"
+    if found.undeclared:
+        said += f", {found.undeclared_count} of them undeclared: {found.undeclared[0]}"
+        said += " ..." * (found.undeclared_count > 1)
     return said
 
 
-def _range(results: Row) -> tuple[str, str]:
-    total = (results["vectors"] or {}).get("total")
-    if not total:
-        return "not applicable", "no scaling vectors, or none that is finite"
-    low, high = results["vectors"]["range"]
-    inside = words.percent(total["share_in_range"])
-    said = f"{inside} of z in [{low}, {high}], from {total['min']:.4f} to {total['max']:.4f}"
-    if results["degree"] is not None:
-        near = words.percent(total["gain_share_in_range"])
+def _finite(found: Integrity) -> Verdict:
+    bad = sum(found.nonfinite.values())
+    return Verdict("finite", "no" if bad else "yes", f"{plural(bad, 'value')} NaN or infinite")
+
+
+def _promises(of: AuditedCheckpoint) -> Verdict:
+    broken = [each.words for each in of.promises if each.holds is False]
+    checked = any(each.holds is not None for each in of.promises)
+    said = "; ".join(broken or [each.words for each in of.promises])
+    return Verdict(
+        "promises",
+        "broken" if broken else "kept" if checked else "not checked",
+        said or "no configuration promises anything",
+    )
+
+
+def _ties(found: Integrity) -> Verdict:
+    broken = sum(tie.state == "broken" for tie in found.ties)
+    if not found.ties:
+        return Verdict("ties", "none", "the base ties nothing")
+    said = f"{broken} of {plural(len(found.ties), 'tie')} broken"
+    return Verdict("ties", "broken" if broken else "kept", said)
+
+
+def _range(of: AuditedCheckpoint) -> Verdict:
+    if of.vectors is None or of.vectors.total is None:
+        return Verdict("range", "not applicable", "no scaling vectors, or none that is finite")
+    total, (low, high) = of.vectors.total, of.vectors.range
+    inside = words.percent(total.share_in_range)
+    said = f"{inside} of z in [{low}, {high}], from {total.min:.4f} to {total.max:.4f}"
+    if of.degree is not None:
+        near = words.percent(total.gain_share_in_range)
         said += (
-            f"; gains z**{results['degree']} from {words.number(total['gain_min'])} to "
-            f"{words.number(total['gain_max'])}, {near} of them in that range"
+            f"; gains z**{of.degree} from {words.number(total.gain_min)} to "
+            f"{words.number(total.gain_max)}, {near} of them in that range"
         )
-    held = total["share_in_range"] == 1
-    return ("holds" if held else "does not hold"), said
+    held = total.share_in_range == 1
+    return Verdict("range", "holds" if held else "does not hold", said)
 
 
-def _share(results: Row) -> tuple[str, str]:
-    total = results["updates"]["total"]
-    if not total or total.get("share") is None:
-        return "not applicable", str(results["updates"]["reason"])
+def _share(of: AuditedCheckpoint) -> Verdict:
+    total = of.updates.total
+    if total is None or total.share is None:
+        return Verdict("propulsion-share", "not applicable", str(of.updates.reason))
     said = (
-        f"{words.percent(total['share'])} of the update of {plural(total['layers'], 'layer')} "
-        f"(chance {words.percent(total['expected_share'])})"
+        f"{words.percent(total.share)} of the update of {plural(total.layers, 'layer')} "
+        f"(chance {words.percent(total.expected_share)})"
     )
-    return words.percent(total["share"]), said
+    return Verdict("propulsion-share", words.percent(total.share), said)
 
 
-def _regime(results: Row) -> tuple[str, str]:
-    if reason := results["updates"]["unmergeable"]:
-        return "not applicable", str(reason)
-    kernels = results["kernels"] or {}
-    found = kernels.get("regime")
-    if not found:
-        return "not measured", kernels.get("reason") or "no --task was given"
+def _regime(of: AuditedCheckpoint) -> Verdict:
+    if of.updates.unmergeable:
+        return Verdict("regime", "not applicable", of.updates.unmergeable)
+    if of.regime is None:
+        reason = of.kernels.reason if of.kernels else None
+        return Verdict("regime", "not measured", reason or "no --task was given")
     said = (
-        f"linearization error {words.number(found['linearization_error'])}, feature drift "
-        f"{words.number(found['feature_drift'])}, of {found['of']}"
+        f"linearization error {words.number(of.regime.linearization_error)}, feature drift "
+        f"{words.number(of.regime.feature_drift)}, of {of.regime.of}"
     )
-    return str(found["kernel_regime"]), said
+    return Verdict("regime", of.regime.kernel_regime, said)
 
 
-def sentence(results: Row) -> str:
+def sentence(of: AuditedCheckpoint) -> str:
     """Say in one sentence what a checkpoint is, whether its base is frozen, and what it learned."""
+    found, total = of.integrity, of.updates.total
     parts = [
-        f"{results['name']} is {results['kind']['words']}",
-        _FROZEN[results["integrity"]["frozen_base"]]
-        if results["claims_frozen"]
-        else _plain_change(results["integrity"]),
+        f"{of.name} is {of.kind.words}",
+        _FROZEN[found.frozen_base]
+        if of.claims_frozen
+        else f"{found.changed} of {found.compared} tensors outside the head differ from the base",
     ]
-    total = results["updates"]["total"]
-    if total and total.get("share") is not None:
-        parts.append(f"{words.percent(total['share'])} of its update is a Propulsion")
-    regime = (results["kernels"] or {}).get("regime")
-    if regime:
-        parts.append(_REGIME[regime["kernel_regime"]])
-    if results["integrity"]["nonfinite"]:
+    if total is not None and total.share is not None:
+        parts.append(f"{words.percent(total.share)} of its update is a Propulsion")
+    if of.regime is not None:
+        parts.append(_REGIME[of.regime.kernel_regime])
+    if found.nonfinite:
         parts.append("some of its values are NaN or infinite")
     return f"{'; '.join(parts)}."
 
 
-def _plain_change(found: Row) -> str:
-    return (
-        f"{found['changed']} of {found['compared']} tensors outside the head differ from the base"
-    )
-
-
-def answer(checkpoints: Sequence[Row]) -> list[str]:
+def answer(checkpoints: Sequence[AuditedCheckpoint]) -> tuple[str, ...]:
     """Return the verdict in plain words, and the three things most worth knowing.
 
     Of several checkpoints: a sentence each, and the gravest findings of all.
     """
     several = len(checkpoints) > 1
-    ranked = [(found, results["name"]) for results in checkpoints for found in results["findings"]]
-    ranked.sort(key=lambda pair: SEVERITIES.index(pair[0]["severity"]))
-    told = [
-        f"{i}. {found['severity'].capitalize()}: {name + ': ' if several else ''}{found['words']}."
-        for i, (found, name) in enumerate(ranked[:WORTH_KNOWING], 1)
+    ranked = [(finding, of.name) for of in checkpoints for finding in of.findings]
+    ranked.sort(key=lambda pair: SEVERITIES.index(pair[0].severity))
+    gravest = [
+        f"{i}. {each.severity.capitalize()}: {name + ': ' if several else ''}{each.words}."
+        for i, (each, name) in enumerate(ranked[:WORTH_KNOWING], 1)
     ]
-    return [" ".join(sentence(results) for results in checkpoints), *told]
+    return (" ".join(map(sentence, checkpoints)), *gravest)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.subject import Subject, real
+from ntk_propulsion.auditing.tables import AllLayers, AuditedLayer, AuditedTensor, ClosestLoRA
 from ntk_propulsion.models.roles import is_norm, role_of
 from ntk_propulsion.theory.updates import (
     RANKS,
@@ -28,8 +29,8 @@ from ntk_propulsion.theory.updates import (
     tensor_change,
     total_update,
 )
+from ntk_propulsion.words import finite
 
-Row = dict[str, Any]
 SHOWN_VALUES = 64
 """Singular values of a layer's update that the report keeps."""
 DECLARED = ("trained bias", "trained weight")
@@ -40,15 +41,15 @@ class Weights:
     """What the pass found.
 
     Attributes:
-        tensors: A row per tensor of either file.
-        layers: A row per layer that the tuning changed, or may have.
+        tensors: Every tensor of either file.
+        layers: Every layer that the tuning changed, or may have.
         total: All layers together; None where no layer could be compared.
         gains: Best gains of each layer that changed, (d_out,), by module.
     """
 
-    tensors: list[Row]
-    layers: list[Row]
-    total: Row | None
+    tensors: list[AuditedTensor]
+    layers: list[AuditedLayer]
+    total: AllLayers | None
     gains: dict[str, np.ndarray]
 
 
@@ -57,8 +58,8 @@ class _Pass:
     subject: Subject
     seed: int
     spectra: bool
-    tensors: list[Row] = field(default_factory=list)
-    layers: list[Row] = field(default_factory=list)
+    tensors: list[AuditedTensor] = field(default_factory=list)
+    layers: list[AuditedLayer] = field(default_factory=list)
     updates: list[LayerUpdate] = field(default_factory=list)
     gains: dict[str, np.ndarray] = field(default_factory=dict)
     other: float = 0.0  # |D|**2 of what no layer holds: norms, tables of biases
@@ -85,7 +86,7 @@ def compare_weights(
         _module(work, module, names)
         on_module(done, len(modules))
     for name in subject.extra:
-        work.tensors.append(_extra_row(subject, name))
+        work.tensors.append(_extra(subject, name))
     places = dict(modules)
     work.layers += [
         _without(module, subject.objection(module) or "the base has no layer of that name")
@@ -93,8 +94,8 @@ def compare_weights(
         if module not in places
     ]
     total = total_update(work.updates) if work.updates else None
-    rows = None if total is None else _total_row(total, work.other)
-    return Weights(work.tensors, work.layers, rows, work.gains)
+    together = None if total is None else _together(total, work.other)
+    return Weights(work.tensors, work.layers, together, work.gains)
 
 
 def _module(work: _Pass, module: str, names: list[str]) -> None:
@@ -103,10 +104,10 @@ def _module(work: _Pass, module: str, names: list[str]) -> None:
     changed = module in subject.modules
     inside = {f"{module}.weight", f"{module}.bias"}
     for name in names:
-        row, energy = _tensor_row(subject, name)
-        work.tensors.append(row)
-        changed = changed or (row["changed"] is True and name in inside)
-        if energy and not _in_layer(subject, module, name) and row["role"] != "head":
+        tensor, energy = _compared(subject, name)
+        work.tensors.append(tensor)
+        changed = changed or (tensor.changed is True and name in inside)
+        if energy and not _in_layer(subject, module, name) and tensor.role != "head":
             work.other += energy
     # A weight that is there under a tied name too counts once.
     if not changed or f"{module}.weight" in subject.alignment.tied:
@@ -125,8 +126,8 @@ def _module(work: _Pass, module: str, names: list[str]) -> None:
     _compare_layer(work, module, before, after)
 
 
-def _without(module: str, reason: str) -> Row:
-    return {"module": module, "role": role_of(module), "reason": reason}
+def _without(module: str, reason: str) -> AuditedLayer:
+    return AuditedLayer(module, role_of(module), reason=reason)
 
 
 def _compare_layer(work: _Pass, module: str, before: LayerWeights, after: LayerWeights) -> None:
@@ -137,7 +138,7 @@ def _compare_layer(work: _Pass, module: str, before: LayerWeights, after: LayerW
         work.updates.append(update)
     if update.neurons is not None:
         work.gains[module] = update.neurons.gains
-    work.layers.append(_layer_row(module, update))
+    work.layers.append(_layer(module, update))
 
 
 def _in_layer(subject: Subject, module: str, name: str) -> bool:
@@ -157,64 +158,52 @@ def _differs(subject: Subject, module: str, before: LayerWeights) -> bool:
     return name in subject.keys and subject.tuned[subject.keys[name]].shape != before.weight.shape
 
 
-def _tensor_row(subject: Subject, name: str) -> tuple[Row, float]:
-    """Return the row of a tensor of the base, and the squared norm of its change."""
-    info = subject.base[name]
-    key = subject.keys.get(name)
-    row: Row = {
-        "name": name,
-        "role": _role(subject, name, key),
-        "shape": list(info.shape),
-        "dtype": _dtype(info.dtype),
-        "tuned_dtype": None,
-        "state": "not in the file",
-        "changed": None,
-        "relative_norm": None,
-        "largest": None,
-        "nonfinite": 0,
-        "nonfinite_base": 0,
-        "declared": False,
-    }
+def _compared(subject: Subject, name: str) -> tuple[AuditedTensor, float]:
+    """Compare a tensor of the base with the file's; also return its change's squared norm."""
+    info, key = subject.base[name], subject.keys.get(name)
+    role, dtype = _role(subject, name, key), _dtype(info.dtype)
     if not key:
-        return row, 0.0
-    tuned = subject.tuned[key]
-    row |= {
-        "tuned_dtype": _dtype(tuned.dtype),
-        "declared": _declared(subject, key),
-    }
-    after = real(subject.tuned.tensor(key))
+        return AuditedTensor(name, role, tuple(info.shape), dtype, None, "not in the file"), 0.0
+    tuned, after = subject.tuned[key], real(subject.tuned.tensor(key))
+    found = AuditedTensor(
+        name,
+        role,
+        tuple(info.shape),
+        dtype,
+        _dtype(tuned.dtype),
+        "another shape",
+        changed=True,
+        declared=_declared(subject, key),
+    )
     if tuned.shape != info.shape:
-        row |= {"state": "another shape", "changed": True, "nonfinite": _nonfinite(after)}
-        return row, 0.0
+        return replace(found, nonfinite=_nonfinite(after)), 0.0
     change = tensor_change(real(subject.base.tensor(name)), after)
-    row |= {
-        "state": "changed" if change.changed else "unchanged",
-        "changed": change.changed,
-        "relative_norm": change.relative_norm,
-        "largest": change.largest,
-        "nonfinite": change.nonfinite_after,
-        "nonfinite_base": change.nonfinite_before,
-    }
-    return row, (change.norm or 0.0) ** 2 if change.changed else 0.0
+    found = replace(
+        found,
+        state="changed" if change.changed else "unchanged",
+        changed=change.changed,
+        relative_norm=finite(change.relative_norm),
+        largest=finite(change.largest),
+        nonfinite=change.nonfinite_after,
+        nonfinite_base=change.nonfinite_before,
+    )
+    return found, (change.norm or 0.0) ** 2 if change.changed else 0.0
 
 
-def _extra_row(subject: Subject, name: str) -> Row:
+def _extra(subject: Subject, name: str) -> AuditedTensor:
+    """Describe a tensor that the base lacks."""
     key = subject.keys[name]
     info = subject.tuned[key]
-    return {
-        "name": name,
-        "role": _role(subject, name, key),
-        "shape": list(info.shape),
-        "dtype": None,
-        "tuned_dtype": _dtype(info.dtype),
-        "state": "not in the base",
-        "changed": None,
-        "relative_norm": None,
-        "largest": None,
-        "nonfinite": _nonfinite(real(subject.tuned.tensor(key))),
-        "nonfinite_base": 0,
-        "declared": _declared(subject, key),
-    }
+    return AuditedTensor(
+        name,
+        _role(subject, name, key),
+        tuple(info.shape),
+        None,
+        _dtype(info.dtype),
+        "not in the base",
+        nonfinite=_nonfinite(real(subject.tuned.tensor(key))),
+        declared=_declared(subject, key),
+    )
 
 
 def _declared(subject: Subject, key: str) -> bool:
@@ -248,39 +237,37 @@ def nonfinite_elsewhere(subject: Subject) -> dict[str, int]:
     return {key: count for key, count in found.items() if count}
 
 
-def _layer_row(module: str, update: LayerUpdate) -> Row:
-    row: Row = {
-        "module": module,
-        "role": role_of(module),
-        "kind": update.kind,
-        "d_out": update.d_out,
-        "d_in": update.d_in,
-        "reason": None if update.neurons else "not finite",
-    }
+def _layer(module: str, update: LayerUpdate) -> AuditedLayer:
+    """Describe the update of one layer."""
+    found = AuditedLayer(module, role_of(module), update.kind, update.d_out, update.d_in)
     if update.neurons is None or update.weights is None:
-        return row
-    gains = update.neurons.gains
-    row |= _shares(update.neurons.explained)
-    row |= {
-        "gain_min": float(gains.min()),
-        "gain_max": float(gains.max()),
-        "matching_rank": update.matching_rank,
-    }
-    if update.spectrum is not None:
-        spectrum = update.spectrum
-        row |= {
-            "rank": spectrum.rank,
-            "stable_rank": spectrum.stable_rank,
-            "participation_ratio": spectrum.participation_ratio,
-            "spectrum": (spectrum.values / spectrum.values[0])[:SHOWN_VALUES].tolist(),
-        }
-    if update.low_rank is not None:
-        row |= {f"share_rank_{r}": update.low_rank.share(r) for r in RANKS}
-    return row
+        return replace(found, reason="not finite")
+    gains, spectrum = update.neurons.gains, update.spectrum
+    found = replace(
+        found,
+        **_shares(update.neurons.explained),
+        gain_min=finite(gains.min()),
+        gain_max=finite(gains.max()),
+        matching_rank=finite(update.matching_rank),
+    )
+    if spectrum is not None:
+        values = (spectrum.values / spectrum.values[0])[:SHOWN_VALUES]
+        found = replace(
+            found,
+            rank=spectrum.rank,
+            stable_rank=finite(spectrum.stable_rank),
+            participation_ratio=finite(spectrum.participation_ratio),
+            spectrum=tuple(map(finite, values.tolist())),
+        )
+    if update.low_rank is None:
+        return found
+    shares: dict[str, Any] = {f"share_rank_{r}": finite(update.low_rank.share(r)) for r in RANKS}
+    return replace(found, **shares)
 
 
-def _shares(explained: Explained) -> Row:
-    return {
+def _shares(explained: Explained) -> dict[str, Any]:
+    """Return the shares that layers, and all of them together, have."""
+    shares = {
         "relative_norm": explained.relative_norm,
         "share": explained.share,
         "expected_share": explained.expected_share,
@@ -288,36 +275,38 @@ def _shares(explained: Explained) -> Row:
         "times_chance": explained.times_expected,
         "deviations": explained.deviations,
     }
+    return {name: finite(share) for name, share in shares.items()}
 
 
-def _total_row(total: UpdateTotal, other: float) -> Row:
-    """Return the row of all layers, and the share of the whole tuning (head left out)."""
+def _together(total: UpdateTotal, other: float) -> AllLayers:
+    """Describe all layers, and the share of the whole tuning (head left out).
+
+    Args:
+        total: Their updates, added up.
+        other: |D|**2 of what no layer holds.
+    """
     whole = total.neurons + Explained(update=other)
-    row: Row = {
-        "layers": total.layers,
-        "left_out": total.left_out,
-        "parameters": total.parameters,
+    found = AllLayers(
+        layers=total.layers,
+        left_out=total.left_out,
+        parameters=total.parameters,
         **_shares(total.neurons),
-        "share_of_weights": total.weights.share,
-        "share_of_all": whole.share,
-        "update_outside_layers": other / whole.update if whole.update else None,
-    }
-    if total.low_rank is not None:
-        row |= _ranks(total.low_rank, total.weights.share)
-    return row
+        share_of_weights=finite(total.weights.share),
+        share_of_all=finite(whole.share),
+        update_outside_layers=finite(other / whole.update) if whole.update else None,
+    )
+    if total.low_rank is None:
+        return found
+    share = total.weights.share
+    matching = None if share is None else total.low_rank.matching_rank(share)
+    return replace(found, matching_rank=finite(matching), lora=_closest(total.low_rank))
 
 
-def _ranks(low_rank: LowRank, share: float | None) -> Row:
-    matching = None if share is None else low_rank.matching_rank(share)
-    return {
-        "matching_rank": matching,
-        "lora": [
-            {"rank": r, "share": low_rank.share(r), "parameters": low_rank.cost(r)} for r in RANKS
-        ],
-    }
+def _closest(low_rank: LowRank) -> tuple[ClosestLoRA, ...]:
+    return tuple(ClosestLoRA(r, finite(low_rank.share(r)), low_rank.cost(r)) for r in RANKS)
 
 
-def largest_changes(tensors: list[Row], top: int = 5) -> list[Row]:
+def largest_changes(tensors: list[AuditedTensor], top: int = 5) -> list[AuditedTensor]:
     """Return the changed tensors that moved most, relative to their size; what had none, last."""
-    changed = [row for row in tensors if row["changed"]]
-    return sorted(changed, key=lambda row: -(row["relative_norm"] or 0.0))[:top]
+    changed = [tensor for tensor in tensors if tensor.changed]
+    return sorted(changed, key=lambda tensor: -(tensor.relative_norm or 0.0))[:top]

@@ -2,19 +2,24 @@
 
 from ntk_propulsion.checkpoints.alignment import Alignment, align
 from ntk_propulsion.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from ntk_propulsion.checkpoints.dialects import Dialect, describe_dialect, recognise
+from ntk_propulsion.checkpoints.dialect import Dialect, Keys, Role, plain_role, register
 from ntk_propulsion.checkpoints.pickles import TensorInfo
 from ntk_propulsion.checkpoints.placements import Placement, ScalingVector
+from ntk_propulsion.checkpoints.recognition import describe_dialect, recognise
 
 __all__ = [
     "Alignment",
     "Checkpoint",
     "Dialect",
+    "Keys",
     "Placement",
+    "Role",
     "ScalingVector",
     "TensorInfo",
     "align",
     "describe_dialect",
     "open_checkpoint",
+    "plain_role",
     "recognise",
+    "register",
 ]

@@ -1,6 +1,8 @@
 """The files that `torch.save` writes: what their pickle says, and where their storages lie.
 
 Since torch 1.6 they are zip archives, before that five pickles with the storages behind them.
+The standard library lists a zip archive's members; where their bytes lie is read here, so that
+nothing is unpacked, and no member can claim more than the file holds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Files from strangers: regular, inside their folder, and JSON that is data and nothing else."""
+"""Files from strangers: regular, inside their folder, and JSON that is data and nothing else.
+
+Ours because no library asks these things: `open` waits for a pipe and follows a link anywhere,
+`json` takes the second of two equal keys without a word, and a mapped file that shrinks kills the
+process.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 A pickle is a program. This reader follows only the instructions that `torch.save` writes for
 dictionaries of tensors. The functions that they name are never looked up: they stay names, and
-their calls stay records. Anything else is refused by name.
+their calls stay records. Anything else is refused by name. It is ours because the standard
+library's `pickle` runs what it reads, and `pickletools` takes it apart but says not what it means.
 """
 
 from __future__ import annotations

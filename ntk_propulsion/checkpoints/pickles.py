@@ -1,7 +1,9 @@
 """State dicts as `torch.save` writes them: zip archives, and the files of torch before 1.6.
 
 Nothing is unpickled: `opcodes` reads which tensors there are and where, and a tensor is then the
-bytes at its place in the file.
+bytes at its place in the file. No kept library does that: ``torch.load(weights_only=True)`` calls
+the functions that it allows, which once sufficed to run others (CVE-2025-32434), and builds all
+tensors before one can be looked at, those included whose view repeats a few bytes to look large.
 """
 
 from __future__ import annotations

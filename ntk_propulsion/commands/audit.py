@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from ntk_propulsion.auditing.gates import GATES, Gate, failed, parse_gates
+from ntk_propulsion.auditing.gates import GATES, failed, parse_gates
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.commands.command_line import Interrupted, Output
 from ntk_propulsion.commands.options import command
 from ntk_propulsion.commands.place import Place
 from ntk_propulsion.runs.folder import Run
 from ntk_propulsion.runs.options import option
+
+if TYPE_CHECKING:
+    from ntk_propulsion.auditing.results import Audit
 
 FAILED = 3
 
@@ -43,39 +46,40 @@ def audit(settings: AuditSettings, demands: Demands, place: Place, output: Outpu
     settings.check()
     gates = parse_gates(demands.fail_on, settings.task)
     run = place.run(f"audit-{settings.names[0]}", asdict(settings))
-    if not place.holds(run):
-        _do(settings, run, place.overwrite, output)
-    report = run.report()
-    _show(report["results"], output)
+    found = _kept(run) if place.holds(run) else _do(settings, run, place.overwrite, output)
+    _show(found, output)
     output.end(run.folder / "report.html", (run.folder / run.final).read_text())
-    return _gate(gates, report)
+    failures = failed(gates, found.checkpoints)
+    if failures:
+        print(" ".join(f"failed: {'; '.join(failures)}".split()), file=sys.stderr)
+    return FAILED if failures else 0
 
 
-def _do(settings: AuditSettings, run: Run, overwrite: bool, output: Output) -> None:
+def _kept(run: Run) -> Audit:
+    from ntk_propulsion.report.audit_writer import read_audit
+
+    return read_audit(run.folder)
+
+
+def _do(settings: AuditSettings, run: Run, overwrite: bool, output: Output) -> Audit:
+    """Do the audit and write its folder, which is made once all bad names and shapes have shown."""
     from ntk_propulsion.auditing.audit import open_audit, run_audit  # here: --help needs no torch
+    from ntk_propulsion.report.audit_writer import write_audit
 
     try:
         with output.progress() as progress:
-            opened = open_audit(settings)  # all bad names and shapes show before the folder is made
-            found = run_audit(opened, progress)
+            found = run_audit(open_audit(settings), progress)
             run.begin(overwrite=overwrite)
-            found.write(run.folder)
+            write_audit(found, run.folder)
+            return found
     except KeyboardInterrupt as stop:
         raise Interrupted("the same command does it again") from stop
 
 
-def _show(results: dict[str, Any], output: Output) -> None:
+def _show(audit: Audit, output: Output) -> None:
     from ntk_propulsion.report.audit_tables import verdict_table
 
     console = output.console()
-    console.print(verdict_table(results))
-    for line in results["answer"]:
+    console.print(verdict_table(audit.results))
+    for line in audit.answer:
         console.print(escape(line), end="\n\n")
-
-
-def _gate(gates: list[Gate], report: dict[str, Any]) -> int:
-    """Say which rules failed, on one line, and return the exit status."""
-    found = failed(gates, report["results"]["checkpoints"])
-    if found:
-        print(" ".join(f"failed: {'; '.join(found)}".split()), file=sys.stderr)
-    return FAILED if found else 0

@@ -59,8 +59,7 @@ def shape_error(metrics: Estimates) -> tuple[float, float] | None:
 
 
 def _ends(measured: Estimate | None) -> tuple[float, float] | None:
-    value = measured and words.finite(measured.value)
-    if measured is None or value is None:
+    if measured is None or (value := words.finite(measured.value)) is None:
         return None
     return either(measured.low, value), either(measured.high, value)
 

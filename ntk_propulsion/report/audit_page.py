@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ntk_propulsion import words
-from ntk_propulsion.report.page import fill
-from ntk_propulsion.report.pictures import Picture
-from ntk_propulsion.report.sections import MODULE, PART, ROLE, TUNING, Z_COLUMNS, Section, fine
+from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint
+from ntk_propulsion.auditing.results import AuditRecord, AuditResults
+from ntk_propulsion.report.page import Page, render
+from ntk_propulsion.report.pictures import Picture, explorer
+from ntk_propulsion.report.sections import (
+    MODULE,
+    PART,
+    ROLE,
+    TUNING,
+    Z_COLUMNS,
+    Section,
+    fine,
+    shown,
+)
+from ntk_propulsion.report.settings import settings_sheets
 from ntk_propulsion.report.sheets import (
     Column,
     Sheet,
@@ -20,6 +33,7 @@ from ntk_propulsion.report.sheets import (
 
 TITLE = "Audit: what was tuned, and is it what it says?"
 POINTS = {"base": "base", "tuned": "tuned"}
+Checkpoints = Sequence[AuditedCheckpoint]
 GLOSSARY = {
     "frozen base": "Confirmed: every tensor outside the head that base and checkpoint share is the "
     "same to the bit (rounded first where the checkpoint is stored in a lower precision), but for "
@@ -47,50 +61,48 @@ GLOSSARY = {
 }
 
 
-def audit_page(report: dict[str, Any], pictures: Mapping[str, Picture]) -> str:
+def audit_page(record: AuditRecord, pictures: Mapping[str, Picture]) -> str:
     """Return the page's HTML; it loads nothing from anywhere, and escapes all data.
 
     Args:
-        report: The audit's report, as report.json holds it.
+        record: What report.json holds.
         pictures: By name; each goes to the section that its name begins with.
     """
-    results = report["results"]
-    base = results["base"]
-    audited = words.listed(each["name"] for each in results["checkpoints"])
-    return fill(
-        results,
-        pictures,
-        title=TITLE,
-        subtitle=f"{audited}, against {base['name']} ({words.count(base['parameters'])} numbers)",
-        answer=results["answer"],
-        notes=list(_notes(results)),
-        key=[],
-        sections=_sections(report, pictures),
+    results, base = record.results, record.results.base
+    audited = words.listed(of.name for of in results.checkpoints)
+    pointed = any(each.pairs for each in pictures.values())
+    return render(
+        Page(
+            title=TITLE,
+            subtitle=f"{audited}, against {base.name} ({words.count(base.parameters)} numbers)",
+            answer=results.answer,
+            notes=list(_notes(results.checkpoints)),
+            sections=_sections(record, pictures),
+            explorer=explorer(results.examples, results.task) if pointed and results.task else None,
+        )
     )
 
 
-def _notes(results: Mapping[str, Any]) -> Iterable[str]:
-    several = len(results["checkpoints"]) > 1
-    for each in results["checkpoints"]:
-        notes = [*each["notes"], *((each["kernels"] or {}).get("notes") or ())]
-        reason = (each["kernels"] or {}).get("reason")
-        if reason:
-            notes.append(f"no kernels: {reason}")
+def _notes(checkpoints: Checkpoints) -> Iterable[str]:
+    for of in checkpoints:
+        notes = [*of.notes, *(of.kernels.notes if of.kernels else ())]
+        if of.kernels and of.kernels.reason:
+            notes.append(f"no kernels: {of.kernels.reason}")
         for note in notes:
-            yield f"{each['name']}: {note}" if several else note
+            yield f"{of.name}: {note}" if len(checkpoints) > 1 else note
 
 
-def _sections(report: dict[str, Any], pictures: Mapping[str, Picture]) -> list[Section]:
-    checkpoints = report["results"]["checkpoints"]
+def _sections(record: AuditRecord, pictures: Mapping[str, Picture]) -> list[Section]:
+    checkpoints = record.results.checkpoints
 
     def drawn(*starts: str) -> list[Picture]:
         return [p for name, p in pictures.items() if name.startswith(starts)]
 
-    settings = [_settings(report, name) for name in ("config", "environment")]
+    settings = settings_sheets(record.config, record.environment)
     every = [
         Section("findings", "Findings, the gravest first", _findings(checkpoints), open=True),
-        Section("verdicts", "Verdicts", _verdicts(report), open=True),
-        Section("comparison", "The checkpoints side by side", _comparison(report["results"])),
+        Section("verdicts", "Verdicts", _verdicts(checkpoints), open=True),
+        Section("comparison", "The checkpoints side by side", _comparison(record.results)),
         Section("updates", "How much is a Propulsion", _updates(checkpoints), drawn("updates")),
         Section("ranks", "The closest LoRA", _ranks(checkpoints), drawn("ranks")),
         Section("vectors", "Scaling vectors", _vectors(checkpoints), drawn("vectors", "simil")),
@@ -99,19 +111,19 @@ def _sections(report: dict[str, Any], pictures: Mapping[str, Picture]) -> list[S
         Section("configuration", "Configuration and environment", settings),
         Section("reading", "How to read each number", terms=GLOSSARY),
     ]
-    return [s for s in every if s.tables or s.figures or s.terms]
+    return shown(every)
 
 
-def _each(checkpoints: list[dict[str, Any]], *path: str) -> list[dict[str, Any]]:
+def _each(
+    checkpoints: Checkpoints, table: Callable[[AuditedCheckpoint], Iterable[Any]]
+) -> list[dict[str, Any]]:
     """Return the rows of a table of every checkpoint, named where there are several."""
-    found = []
-    for each in checkpoints:
-        table: Any = each
-        for key in path:
-            table = (table or {}).get(key)
-        for row in table or ():
-            found.append({"checkpoint": each["name"], **row} if len(checkpoints) > 1 else row)
-    return found
+    several = len(checkpoints) > 1
+    return [
+        ({"checkpoint": of.name} if several else {}) | vars(row)
+        for of in checkpoints
+        for row in table(of)
+    ]
 
 
 def _table(name: str, title: str, rows: list[Any], columns: list[Column]) -> list[Sheet]:
@@ -121,64 +133,79 @@ def _table(name: str, title: str, rows: list[Any], columns: list[Column]) -> lis
     return [sheet(name, title, [*named, *columns], rows)]
 
 
-def _findings(checkpoints: list[dict[str, Any]]) -> list[Sheet]:
+def _findings(checkpoints: Checkpoints) -> list[Sheet]:
     columns = [
         words_column("severity"),
         words_column("words", "finding"),
         words_column("when", "said when"),
     ]
     title = "By the rules written down in ntk_propulsion.auditing.findings"
-    return _table("findings", title, _each(checkpoints, "findings"), columns)
+    return _table("findings", title, _each(checkpoints, lambda of: of.findings), columns)
 
 
-def _verdicts(report: dict[str, Any]) -> list[Sheet]:
+def _verdicts(checkpoints: Checkpoints) -> list[Sheet]:
     columns = [
         words_column("id", "question"),
         words_column("verdict", "answer"),
         words_column("words"),
     ]
-    rows = report["verdicts"]
-    if len(report["results"]["checkpoints"]) == 1:
-        rows = [{k: v for k, v in row.items() if k != "checkpoint"} for row in rows]
     promised = [words_column("what"), words_column("holds"), words_column("words")]
-    checked = _each(report["results"]["checkpoints"], "promises")
     return [
-        *_table("verdicts", "Each question", rows, columns),
-        *_table("promises", "What configurations promise", checked, promised),
+        *_table("verdicts", "Each question", _each(checkpoints, lambda of: of.verdicts), columns),
+        *_table(
+            "promises",
+            "What configurations promise",
+            _each(checkpoints, lambda of: of.promises),
+            promised,
+        ),
     ]
 
 
-def comparison_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row per checkpoint with the numbers that compare them."""
-    rows = []
-    for each in results["checkpoints"]:
-        total = (each["vectors"] or {}).get("total") or {}
-        update = each["updates"]["total"] or {}
-        regime = (each["kernels"] or {}).get("regime") or {}
-        rows.append(
-            {
-                "checkpoint": each["name"],
-                "kind": each["kind"]["id"],
-                "frozen_base": each["integrity"]["frozen_base"],
-                "nonfinite": sum(each["integrity"]["nonfinite"].values()),
-                "degree": each["degree"],
-                "z_min": total.get("min"),
-                "z_max": total.get("max"),
-                "share_in_range": total.get("share_in_range"),
-                "relative_norm": update.get("relative_norm"),
-                "share": update.get("share"),
-                "expected_share": update.get("expected_share"),
-                "matching_rank": update.get("matching_rank"),
-                "linearization_error": regime.get("linearization_error"),
-                "feature_drift": regime.get("feature_drift"),
-                "kernel_regime": regime.get("kernel_regime"),
-            }
-        )
-    return rows
+@dataclass(frozen=True)
+class SideBySide:
+    """The numbers that compare a checkpoint with others."""
+
+    checkpoint: str
+    kind: str
+    frozen_base: str
+    nonfinite: int
+    degree: int | None
+    z_min: float | None
+    z_max: float | None
+    share_in_range: float | None
+    relative_norm: float | None
+    share: float | None
+    expected_share: float | None
+    matching_rank: float | None
+    linearization_error: float | None
+    feature_drift: float | None
+    kernel_regime: str | None
 
 
-def _comparison(results: Mapping[str, Any]) -> list[Sheet]:
-    if len(results["checkpoints"]) < 2:
+def side_by_side(of: AuditedCheckpoint) -> SideBySide:
+    """Return the numbers that compare a checkpoint with others."""
+    total, update, regime = of.vectors and of.vectors.total, of.updates.total, of.regime
+    return SideBySide(
+        checkpoint=of.name,
+        kind=of.kind.id,
+        frozen_base=of.integrity.frozen_base,
+        nonfinite=sum(of.integrity.nonfinite.values()),
+        degree=of.degree,
+        z_min=total.min if total else None,
+        z_max=total.max if total else None,
+        share_in_range=total.share_in_range if total else None,
+        relative_norm=update.relative_norm if update else None,
+        share=update.share if update else None,
+        expected_share=update.expected_share if update else None,
+        matching_rank=update.matching_rank if update else None,
+        linearization_error=regime.linearization_error if regime else None,
+        feature_drift=regime.feature_drift if regime else None,
+        kernel_regime=regime.kernel_regime if regime else None,
+    )
+
+
+def _comparison(results: AuditResults) -> list[Sheet]:
+    if len(results.checkpoints) < 2:
         return []
     columns = [
         words_column("checkpoint"),
@@ -206,13 +233,14 @@ def _comparison(results: Mapping[str, Any]) -> list[Sheet]:
         number_column("correlation", "correlation of z"),
         number_column("relative_distance"),
     ]
+    rows = [side_by_side(of) for of in results.checkpoints]
     return [
-        sheet("comparison", "The checkpoints side by side", columns, comparison_rows(results)),
-        *_table("pairs", "Scaling vectors, two by two", results["comparison"], pairs),
+        sheet("comparison", "The checkpoints side by side", columns, rows),
+        *_table("pairs", "Scaling vectors, two by two", list(results.comparison), pairs),
     ]
 
 
-def _updates(checkpoints: list[dict[str, Any]]) -> list[Sheet]:
+def _updates(checkpoints: Checkpoints) -> list[Sheet]:
     columns = [
         MODULE,
         ROLE,
@@ -230,21 +258,22 @@ def _updates(checkpoints: list[dict[str, Any]]) -> list[Sheet]:
         number_column("matching_rank"),
         words_column("reason", "not applicable because"),
     ]
-    rows = _each(checkpoints, "updates", "layers")
+    rows = _each(checkpoints, lambda of: of.updates.layers)
     return _table("updates", "Layer by layer, the head too", rows, columns)
 
 
-def _ranks(checkpoints: list[dict[str, Any]]) -> list[Sheet]:
+def _ranks(checkpoints: Checkpoints) -> list[Sheet]:
     columns = [
         number_column("rank"),
         number_column("share", "share of the update", words.percent),
         number_column("parameters", show=words.count),
     ]
     title = "The closest update of one rank in all layers but the head's"
-    return _table("ranks", title, _each(checkpoints, "updates", "total", "lora"), columns)
+    rows = _each(checkpoints, lambda of: of.updates.total.lora if of.updates.total else ())
+    return _table("ranks", title, rows, columns)
 
 
-def _vectors(checkpoints: list[dict[str, Any]]) -> list[Sheet]:
+def _vectors(checkpoints: Checkpoints) -> list[Sheet]:
     columns = [
         *Z_COLUMNS,
         number_column("outliers"),
@@ -260,19 +289,21 @@ def _vectors(checkpoints: list[dict[str, Any]]) -> list[Sheet]:
         number_column("gain_share_in_range", "gains in [0.98, 1.02]", words.percent),
         number_column("dead"),
     ]
-    by_degree = _each(checkpoints, "vectors", "by_degree")
+    roles = _each(checkpoints, lambda of: of.vectors.roles if of.vectors else ())
+    modules = _each(checkpoints, lambda of: of.vectors.modules if of.vectors else ())
+    by_degree = _each(checkpoints, lambda of: of.vectors.by_degree if of.vectors else ())
     return [
-        *_table("roles", "z, role by role", _each(checkpoints, "vectors", "roles"), columns),
-        *_table(
-            "vectors", "z, module by module", _each(checkpoints, "vectors", "modules"), columns
-        ),
+        *_table("roles", "z, role by role", roles, columns),
+        *_table("vectors", "z, module by module", modules, columns),
         *_table("degrees", "All gains, if the degree were", by_degree, degrees),
     ]
 
 
-def _kernels(checkpoints: list[dict[str, Any]]) -> list[Sheet]:
+def _kernels(checkpoints: Checkpoints) -> list[Sheet]:
     point = words_column("point", "taken at", POINTS)
-    distances, drift = (_each(checkpoints, "kernels", key) for key in ("distances", "drift"))
+    distances = _each(checkpoints, lambda of: of.kernels.distances if of.kernels else ())
+    drift = _each(checkpoints, lambda of: of.kernels.drift if of.kernels else ())
+    kernels = _each(checkpoints, lambda of: of.kernels.kernels if of.kernels else ())
     each = [
         point,
         TUNING,
@@ -294,11 +325,11 @@ def _kernels(checkpoints: list[dict[str, Any]]) -> list[Sheet]:
             drift,
             [TUNING, PART, *metric_columns(drift)],
         ),
-        *_table("each", "Each kernel", _each(checkpoints, "kernels", "kernels"), each),
+        *_table("each", "Each kernel", kernels, each),
     ]
 
 
-def _tensors(checkpoints: list[dict[str, Any]]) -> list[Sheet]:
+def _tensors(checkpoints: Checkpoints) -> list[Sheet]:
     columns = [
         words_column("name"),
         ROLE,
@@ -311,15 +342,4 @@ def _tensors(checkpoints: list[dict[str, Any]]) -> list[Sheet]:
         Column("shape", lambda row: "x".join(map(str, row["shape"]))),
     ]
     title = "Every tensor of base and checkpoint"
-    return _table("tensors", title, _each(checkpoints, "tensors"), columns)
-
-
-def _settings(report: Mapping[str, Any], name: str) -> Sheet:
-    rows = [{"name": key, "value": _setting(v)} for key, v in report[name].items()]
-    return sheet(name, name, [words_column("name"), words_column("value")], rows)
-
-
-def _setting(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {number}" for name, number in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    return _table("tensors", title, _each(checkpoints, lambda of: of.tensors), columns)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.markup import escape
 from rich.table import Table
 
+from ntk_propulsion.auditing.checkpoint import Verdict
+from ntk_propulsion.auditing.results import AuditResults
 from ntk_propulsion.report.tables import LOOK
 
 
-def verdict_table(results: dict[str, Any]) -> Table:
+def verdict_table(results: AuditResults) -> Table:
     """Return the verdicts on every checkpoint, a column each, to fit a terminal."""
-    checkpoints = results["checkpoints"]
-    table = Table(title=f"Audit against {escape(results['base']['name'])}", **LOOK)
+    checkpoints = results.checkpoints
+    table = Table(title=f"Audit against {escape(results.base.name)}", **LOOK)
     table.add_column("question", no_wrap=True)
-    for each in checkpoints:
-        table.add_column(escape(each["name"]))
-    for i, verdict in enumerate(checkpoints[0]["verdicts"]):
-        answers = [each["verdicts"][i] for each in checkpoints]
-        told = [v["words"] if len(checkpoints) == 1 else "" for v in answers]
-        cells = [
-            escape(f"{v['verdict']}: {more}" if more and more != v["verdict"] else v["verdict"])
-            for v, more in zip(answers, told, strict=True)
-        ]
-        table.add_row(escape(verdict["id"]), *cells)
+    for of in checkpoints:
+        table.add_column(escape(of.name))
+    for answers in zip(*(of.verdicts for of in checkpoints), strict=True):
+        cells = (_cell(verdict, alone=len(checkpoints) == 1) for verdict in answers)
+        table.add_row(escape(answers[0].id), *cells)
     return table
+
+
+def _cell(verdict: Verdict, alone: bool) -> str:
+    """Write a verdict, in words too where it stands alone."""
+    said = alone and verdict.words and verdict.words != verdict.verdict
+    return escape(f"{verdict.verdict}: {verdict.words}" if said else verdict.verdict)

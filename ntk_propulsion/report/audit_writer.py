@@ -1,71 +1,171 @@
-"""Draws and writes the report of an audit; report.json comes last."""
+"""Draws an audit, writes its folder and reads it back; report.json comes last."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from ntk_propulsion.figures.before import heatmaps
+from ntk_propulsion import figures
+from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, AuditedKernels
+from ntk_propulsion.auditing.results import SCHEMA, Audit, AuditRecord
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels.kernel import Kernel, load_kernels, save_kernels
 from ntk_propulsion.report import audit_figures
 from ntk_propulsion.report.audit_page import audit_page
 from ntk_propulsion.report.writer import write_files
+from ntk_propulsion.runs.files import write_atomically
+from ntk_propulsion.runs.records import from_json
 
-Arrays = Mapping[str, Mapping[str, np.ndarray]]
+REPORT, KERNELS, VECTORS = "report.json", "kernels.safetensors", "vectors.safetensors"
+
+Points = Mapping[str, Mapping[str, Kernel]]
 
 
-def draw_audit(report: dict[str, Any], vectors: Arrays, kernels: Arrays) -> dict[str, Figure]:
+def draw_audit(audit: Audit) -> dict[str, Figure]:
     """Draw every figure that an audit has the data for.
-
-    Args:
-        report: The audit's report.
-        vectors: Scaling vectors by checkpoint, then module.
-        kernels: Matrices by checkpoint, then ``"point/tuning/part"``.
 
     Returns:
         ``{name: figure}``; a name begins with the section of the page that shows it and ends with
         the checkpoint's number, from 1.
     """
     drawn: dict[str, Figure] = {}
-    for i, each in enumerate(report["results"]["checkpoints"], 1):
-        found = vectors.get(each["name"]) or {}
-        finite = {module: z for module, z in found.items() if np.isfinite(z).all()}
+    for i, of in enumerate(audit.checkpoints, 1):
+        vectors = audit.vectors.get(of.name) or {}
+        finite = {module: z for module, z in vectors.items() if np.isfinite(z).all()}
         if finite:
-            drawn[f"vectors_{i}"] = audit_figures.scaling_vectors(each, finite)
-        if (each["vectors"] or {}).get("similarity"):
-            drawn[f"similarity_{i}"] = audit_figures.similarity(each)
-        if any(row.get("share") is not None for row in each["updates"]["layers"]):
-            drawn[f"updates_{i}"] = audit_figures.updates(each)
-        if (each["updates"]["total"] or {}).get("lora"):
-            drawn[f"ranks_{i}"] = audit_figures.ranks(each)
-        drawn |= _kernel_figures(report, each, kernels.get(each["name"]) or {}, i)
+            drawn[f"vectors_{i}"] = figures.scaling(
+                finite, of.degree, title="Scaling vectors", setting=audit_figures.caption(of)
+            )
+        if of.vectors and of.vectors.similarity:
+            drawn[f"similarity_{i}"] = audit_figures.similarity(of)
+        if any(layer.share is not None for layer in of.updates.layers):
+            drawn[f"updates_{i}"] = audit_figures.updates(of)
+        if of.updates.total and of.updates.total.lora:
+            drawn[f"ranks_{i}"] = audit_figures.ranks(of)
+        if of.kernels and of.kernels.regime:
+            drawn[f"regime_{i}"] = audit_figures.regime(of, of.kernels, of.kernels.regime)
+            maps = _heat_maps(audit, of, of.kernels, audit.kernels.get(of.name) or {})
+            drawn |= {f"kernels_{point}_{i}": figure for point, figure in maps.items()}
     return drawn
 
 
-def _kernel_figures(
-    report: dict[str, Any], each: dict[str, Any], matrices: Mapping[str, np.ndarray], i: int
+def _heat_maps(
+    audit: Audit, of: AuditedCheckpoint, measured: AuditedKernels, points: Points
 ) -> dict[str, Figure]:
-    results, kernels = report["results"], each["kernels"] or {}
-    if "regime" not in kernels:
-        return {}
-    shown = {
-        "model": {"name": each["name"], "parameters": results["base"]["parameters"], "head": "own"},
-        "task": results["task"],
-        "examples": results["examples"],
-        "distances": kernels["distances"],
+    """Draw Propulsion's kernel beside full fine-tuning's at each point, the head left out."""
+    task, base = audit.results.task, audit.results.base
+    assert task is not None
+    labels = figures.Labels(
+        tuple(example.label for example in audit.results.examples),
+        task.labels,
+        task.kind == "regression",
+    )
+    setting = figures.Setting(
+        of.name, base.parameters, "own", task.name, task.kind, measured.examples
+    )
+    estimates = {
+        (row.point, row.part): row.metrics
+        for row in measured.distances
+        if row.tuning == "propulsion"
     }
-    drawn = {f"regime_{i}": audit_figures.regime(each)}
-    for point in ("base", "tuned"):
-        part = "without_head" if f"{point}/full/without_head" in matrices else "all"
-        if f"{point}/propulsion/{part}" in matrices:
-            name = f"kernels_{point}_{i}"
-            drawn[name] = heatmaps.kernel_heatmaps(shown, dict(matrices), point, part=part)
+    drawn: dict[str, Figure] = {}
+    for point, kernels in points.items():
+        part = "without_head" if (point, "without_head") in estimates else "all"
+        drawn[point] = figures.heatmaps(
+            kernels["full"],
+            kernels["propulsion"],
+            labels,
+            part=part,
+            head=measured.head_modules,
+            estimates=estimates.get((point, part)),
+            point=point,
+            setting=setting,
+        )
     return drawn
 
 
-def write_audit(report: dict[str, Any], figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Write an audit's report, as `ntk_propulsion.report.writer.write_files` writes any."""
-    return write_files(report, audit_page, figures, folder)
+def write_audit(audit: Audit, folder: Path | str) -> list[Path]:
+    """Write an audit's page, pictures, arrays and, last of all, its report.json into a folder.
+
+    Returns:
+        The paths that were written, in order.
+    """
+    folder = Path(folder)
+    drawn = draw_audit(audit)
+    (folder / REPORT).unlink(missing_ok=True)
+    return [*_write_arrays(audit, folder), *write_files(audit.record, audit_page, drawn, folder)]
+
+
+def _write_arrays(audit: Audit, folder: Path) -> list[Path]:
+    """Write the kernels, as ``checkpoint/point/tuning``, and the vectors, where there are any."""
+    kernels = {
+        f"{name}/{point}/{tuning}": kernel
+        for name, points in audit.kernels.items()
+        for point, by in points.items()
+        for tuning, kernel in by.items()
+    }
+    vectors = {
+        f"{i}/{module}": np.ascontiguousarray(z)
+        for i, of in enumerate(audit.checkpoints)
+        for module, z in (audit.vectors.get(of.name) or {}).items()
+    }
+    written = []
+    if kernels:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_kernels(kernels, folder / KERNELS)
+        written.append(folder / KERNELS)
+    if vectors:
+        write_atomically(folder / VECTORS, save(vectors))
+        written.append(folder / VECTORS)
+    return written
+
+
+def read_audit(folder: Path | str) -> Audit:
+    """Read what `write_audit` wrote, to draw and write it again.
+
+    Raises:
+        InputError: A file is missing or damaged, or of another version.
+    """
+    folder = Path(folder)
+    try:
+        record = from_json(AuditRecord, (folder / REPORT).read_bytes())
+    except OSError as error:
+        raise InputError(f"{folder / REPORT} cannot be read: {error.strerror}") from None
+    except InputError as error:
+        raise InputError(f"{folder / REPORT} is no report of an audit: {error}") from None
+    if record.schema != SCHEMA:
+        raise InputError(
+            f"{folder / REPORT} has schema {record.schema}, not {SCHEMA}: do the audit again"
+        )
+    names = [of.name for of in record.results.checkpoints]
+    kernels, vectors = _read_kernels(folder, names), _read_vectors(folder, names)
+    return Audit(record.config, record.environment, record.results, vectors, kernels)
+
+
+def _read_kernels(folder: Path, names: list[str]) -> dict[str, dict[str, dict[str, Kernel]]]:
+    """Return the kernels of each checkpoint by point, then tuning."""
+    kernels: dict[str, dict[str, dict[str, Kernel]]] = {name: {} for name in names}
+    if (folder / KERNELS).exists():
+        for key, kernel in load_kernels(folder / KERNELS).items():
+            name, point, tuning = key.rsplit("/", 2)
+            kernels.setdefault(name, {}).setdefault(point, {})[tuning] = kernel
+    return kernels
+
+
+def _read_vectors(folder: Path, names: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Return the scaling vectors of each checkpoint by module."""
+    vectors: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
+    if (folder / VECTORS).exists():
+        try:
+            with safe_open(folder / VECTORS, "np") as file:
+                for key in file.keys():  # noqa: SIM118
+                    i, _, module = key.partition("/")
+                    vectors[names[int(i)]][module] = file.get_tensor(key)
+        except (SafetensorError, OSError, ValueError, IndexError) as error:
+            raise InputError(f"{folder / VECTORS} is damaged: {error}") from None
+    return vectors

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
+from ntk_propulsion.figures.labels import Labels
 from ntk_propulsion.figures.plot import PairScale, Plot
 from ntk_propulsion.report.downloads import csv_address
 

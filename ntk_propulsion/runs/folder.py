@@ -25,6 +25,7 @@ OWN = (
     "report.html",
     f"{STEPS}/*.json",
     "kernels.safetensors",
+    "vectors.safetensors",
     "adapter.safetensors",
     "head.safetensors",
     "figures/*.png",

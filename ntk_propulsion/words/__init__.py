@@ -12,7 +12,7 @@ from ntk_propulsion.words.names import (
     metric_label,
     tuning,
 )
-from ntk_propulsion.words.numbers import MISSING, count, finite, near_one, number, percent
+from ntk_propulsion.words.numbers import MISSING, count, finite, near_one, number, percent, plural
 
 __all__ = [
     "GLOSSARY",
@@ -33,6 +33,7 @@ __all__ = [
     "near_one",
     "number",
     "percent",
+    "plural",
     "row",
     "rows",
     "show",

@@ -57,3 +57,8 @@ def count(value: Number) -> str:
     if value is None:
         return MISSING
     return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value:,.0f}"
+
+
+def plural(n: int, one: str, many: str | None = None) -> str:
+    """Write a count with its noun: 1 tensor, 2 tensors."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

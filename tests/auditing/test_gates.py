@@ -4,32 +4,23 @@ import math
 
 import pytest
 
+from ntk_propulsion.auditing.checkpoint import AuditedKernels
 from ntk_propulsion.auditing.gates import failed, parse_gates
 from ntk_propulsion.errors import InputError
+from tests.auditing import samples
+
+WEIGHT = f"{samples.DENSE}.weight"
 
 
-def checkpoint(**changes):
-    total = {"min": 0.97, "max": 1.01}
-    found = {
-        "frozen_base": "confirmed",
-        "undeclared": [],
-        "undeclared_count": 0,
-        "missing_count": 0,
-        "nonfinite": {},
-    }
-    return {
-        "name": "c",
-        "integrity": found | changes.pop("integrity", {}),
-        "vectors": {"left_out": [], "total": total},
-        "kernels": {"regime": {"kernel_regime": "holds"}},
-    } | changes
+def left(verdict):
+    return {"kernels": samples.kernels(regime=samples.regime(kernel_regime=verdict))}
 
 
 def fails(rule, **changes):
-    return failed(parse_gates([rule], "task"), [checkpoint(**changes)])
+    return failed(parse_gates([rule], "task"), [samples.checkpoint(**changes)])
 
 
-@pytest.mark.parametrize("rule", ["frozen-base", "finite", "range=0.97:1.01", "regime"])
+@pytest.mark.parametrize("rule", ["frozen-base", "finite", "range=0.98:1.02", "regime"])
 def test_a_good_checkpoint_passes(rule):
     assert fails(rule) == []
 
@@ -37,24 +28,29 @@ def test_a_good_checkpoint_passes(rule):
 @pytest.mark.parametrize(
     ("rule", "changes", "said"),
     [
+        ("frozen-base", {"integrity": samples.thawed()}, f"1 tensors differ, first {WEIGHT}"),
         (
             "frozen-base",
-            {"integrity": {"frozen_base": "refuted", "undeclared": ["w"], "undeclared_count": 2}},
-            "frozen-base failed for c: 2 tensors differ, first w",
+            {"integrity": samples.lacking()},
+            "frozen-base failed for c: 3 tensors of the base are not in the file",
         ),
         (
-            "frozen-base",
-            {"integrity": {"frozen_base": "incomplete", "missing_count": 3}},
-            "3 tensors of the base are not in the file",
+            "finite",
+            {"integrity": samples.integrity(nonfinite={"w": 7})},
+            "7 values are not, first in w",
         ),
-        ("finite", {"integrity": {"nonfinite": {"w": 7}}}, "7 values are not, first in w"),
-        ("range=0.98:1.02", {}, "range=0.98:1.02 failed for c: z reaches from 0.97 to 1.01"),
+        ("range=0.99:1.02", {}, "range=0.99:1.02 failed for c: z reaches from 0.9875 to 1.0123"),
         ("range=0.9:1", {}, "z reaches"),
         ("range=0.9:1.1", {"vectors": None}, "it has no scaling vectors"),
-        ("range=0.9:1.1", {"vectors": {"left_out": ["m"]}}, "the scaling of m is not finite"),
-        ("regime", {"kernels": {"regime": {"kernel_regime": "weakly"}}}, "the verdict is 'weakly'"),
-        ("regime", {"kernels": {"regime": {"kernel_regime": "undecided"}}}, "'undecided'"),
-        ("regime", {"kernels": {"reason": "degree unknown"}}, "not measured: degree unknown"),
+        (
+            "range=0.9:1.1",
+            {"vectors": samples.vectors(left_out=("m",), total=None)},
+            "the scaling of m is not finite",
+        ),
+        ("regime", left("weakly"), "the verdict is 'weakly'"),
+        ("regime", left("undecided"), "'undecided'"),
+        ("regime", {"kernels": AuditedKernels("degree unknown")}, "not measured: degree unknown"),
+        ("regime", {"kernels": None}, "not measured: no --task was given"),
     ],
 )
 def test_what_is_wrong_or_cannot_be_checked_fails(rule, changes, said):
@@ -63,7 +59,7 @@ def test_what_is_wrong_or_cannot_be_checked_fails(rule, changes, said):
 
 
 def test_an_adapter_without_base_weights_has_not_thawed_any():
-    assert fails("frozen-base", integrity={"frozen_base": "not in the file"}) == []
+    assert fails("frozen-base", integrity=samples.integrity(frozen_base="not in the file")) == []
 
 
 @pytest.mark.parametrize(

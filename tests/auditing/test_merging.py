@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ntk_propulsion import audit_checkpoint
+from ntk_propulsion.auditing.checkpoint import AuditedKernels
 from ntk_propulsion.auditing.families import MERGED, UNMERGEABLE
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.models import both_ends, prepare_ground
@@ -83,7 +84,7 @@ def audited(path, base=None, **options):
 
 
 def verdict(results, name):
-    return next(v for v in results["verdicts"] if v["id"] == name)
+    return next(v for v in results.verdicts if v.id == name)
 
 
 def change(path, **settings):
@@ -167,12 +168,12 @@ def test_layers_with_inputs_first_stay_so(tmp_path):
 def test_an_audit_measures_the_merged_update_and_says_what_it_takes(tmp_path):
     path, _ = saved(tmp_path, "LOHA")
     found = audited(path, task=str(tiny_runs.texts()), examples=4)
-    assert found["kind"]["words"] == "a PEFT adapter (LOHA) on 6 modules"
-    assert found["updates"]["total"]["layers"] == 6
-    assert found["kernels"]["regime"]
-    assert "LOHA is merged by peft in float32: one whole model is in memory" in found["notes"]
-    assert found["integrity"]["unknown"] == []
-    assert verdict(found, "promises")["verdict"] == "kept"
+    assert found.kind.words == "a PEFT adapter (LOHA) on 6 modules"
+    assert found.updates.total.layers == 6
+    assert found.kernels.regime
+    assert "LOHA is merged by peft in float32: one whole model is in memory" in found.notes
+    assert found.integrity.unknown == ()
+    assert verdict(found, "promises").verdict == "kept"
 
 
 def test_trained_norms_are_compared_as_they_are(tmp_path):
@@ -183,7 +184,7 @@ def test_trained_norms_are_compared_as_they_are(tmp_path):
     assert len(found.keys) == 10
     for name in found.keys:
         torch.testing.assert_close(found.tensor(name), state[name])
-    assert audited(path)["integrity"]["changed"] == 10
+    assert audited(path).integrity.changed == 10
 
 
 @pytest.mark.parametrize("spoil", ["shape", "missing", "extra", "integers"])
@@ -202,7 +203,7 @@ def test_a_damaged_adapter_is_refused(tmp_path, spoil):
     }[spoil]
     save_file(tensors, file)
     if spoil == "integers":
-        assert "holds whole numbers" in verdict(audited(path), "propulsion-share")["words"]
+        assert "holds whole numbers" in verdict(audited(path), "propulsion-share").words
         return
     said = {"shape": "give the adapter's own base", "missing": "lacks", "extra": "has, and its"}
     with pytest.raises(InputError, match=said[spoil]):
@@ -216,8 +217,8 @@ def test_nan_in_a_factor_is_found(tmp_path):
     key = next(key for key in tensors if "lambda_b" in key)
     save_file(tensors | {key: torch.full_like(tensors[key], float("nan"))}, file)
     found = audited(path)
-    assert found["integrity"]["nonfinite"] == {key: 16}
-    assert verdict(found, "finite")["verdict"] == "no"
+    assert found.integrity.nonfinite == {key: 16}
+    assert verdict(found, "finite").verdict == "no"
 
 
 @pytest.mark.parametrize(
@@ -244,8 +245,8 @@ def test_a_pattern_of_a_stranger_is_never_searched_for(tmp_path):
         assert_layers_are(subject(path), model.merge_and_unload().state_dict())
     change(path, rank_pattern={"(a+)+": 4})
     found = verdict(audited(path), "propulsion-share")
-    assert found["verdict"] == "not applicable"
-    assert "rank_pattern has the pattern" in found["words"]
+    assert found.verdict == "not applicable"
+    assert "rank_pattern has the pattern" in found.words
 
 
 @pytest.mark.parametrize("kind", ["VERA", "PROMPT_TUNING"])
@@ -284,8 +285,8 @@ def test_what_a_configuration_names_is_neither_fetched_nor_imported(tmp_path, mo
     )
     found = audited(path)
     assert "named_by_a_stranger" not in sys.modules
-    assert found["updates"] == plain["updates"]
-    assert found["integrity"] == plain["integrity"]
+    assert found.updates == plain.updates
+    assert found.integrity == plain.integrity
 
 
 def test_a_pickled_adapter_is_read_as_tensors_and_never_unpickled(tmp_path):
@@ -318,12 +319,12 @@ def test_what_changes_no_weight_is_audited_but_for_the_update(tmp_path, kind, se
     path, _ = saved(tmp_path, kind, **settings)
     found = audited(path, task=str(tiny_runs.texts()), examples=4)
     for name in ("propulsion-share", "regime"):
-        assert verdict(found, name)["verdict"] == "not applicable"
-        assert verdict(found, name)["words"] == f"{kind} {UNMERGEABLE[kind]}"
-    assert verdict(found, "finite")["verdict"] == "yes"
-    assert verdict(found, "promises")["verdict"] == "kept"
-    assert found["integrity"]["unknown"] == []
-    assert found["kernels"] == {"reason": f"{kind} {UNMERGEABLE[kind]}"}
+        assert verdict(found, name).verdict == "not applicable"
+        assert verdict(found, name).words == f"{kind} {UNMERGEABLE[kind]}"
+    assert verdict(found, "finite").verdict == "yes"
+    assert verdict(found, "promises").verdict == "kept"
+    assert found.integrity.unknown == ()
+    assert found.kernels == AuditedKernels(f"{kind} {UNMERGEABLE[kind]}")
 
 
 def test_a_prompt_of_another_length_than_promised_and_nan_in_it_are_found(tmp_path):
@@ -331,8 +332,8 @@ def test_a_prompt_of_another_length_than_promised_and_nan_in_it_are_found(tmp_pa
     file = path / "adapter_model.safetensors"
     save_file({"prompt_embeddings": torch.full((2, 16), float("inf"))}, file)
     found = audited(path)
-    assert found["integrity"]["nonfinite"] == {"prompt_embeddings": 32}
-    assert verdict(found, "promises")["words"] == (
+    assert found.integrity.nonfinite == {"prompt_embeddings": 32}
+    assert verdict(found, "promises").words == (
         "adapter_config.json says 3 virtual tokens, the prompt has 2"
     )
 
@@ -341,10 +342,10 @@ def test_without_peft_one_line_says_what_to_install(tmp_path, monkeypatch):
     path, _ = saved(tmp_path, "LOHA")
     monkeypatch.setitem(sys.modules, "peft", None)
     found = audited(path)
-    assert verdict(found, "propulsion-share")["words"] == (
+    assert verdict(found, "propulsion-share").words == (
         "LOHA adapters are merged through peft: pip install 'ntk_propulsion[peft]'"
     )
-    assert verdict(found, "finite")["verdict"] == "yes"
+    assert verdict(found, "finite").verdict == "yes"
 
 
 def test_a_base_that_names_no_class_has_no_model_to_merge_into(tmp_path):

@@ -20,7 +20,7 @@ def compared(path, degree=None, base=None, **options):
 
 
 def rows(weights):
-    return {row["name"]: row for row in weights.tensors}
+    return {row.name: row for row in weights.tensors}
 
 
 def test_every_tensor_of_either_file_has_its_row_and_only_what_moved_is_changed(tmp_path):
@@ -31,21 +31,21 @@ def test_every_tensor_of_either_file_has_its_row_and_only_what_moved_is_changed(
     found = rows(compared(tuned.save(tmp_path, state)))
     assert set(found) == {*tuned.base_state(), "extra.weight"}
     row = found.pop(tuned.FROZEN)
-    assert row["state"] == "changed"
-    assert row["largest"] == pytest.approx(0.25, rel=1e-6)
+    assert row.state == "changed"
+    assert row.largest == pytest.approx(0.25, rel=1e-6)
     norm = tuned.base_state()[tuned.FROZEN].norm()
-    assert row["relative_norm"] == pytest.approx(0.25 / float(norm), rel=1e-5)
-    assert found.pop("extra.weight")["state"] == "not in the base"
+    assert row.relative_norm == pytest.approx(0.25 / float(norm), rel=1e-5)
+    assert found.pop("extra.weight").state == "not in the base"
     gone = found.pop("bert.encoder.layer.0.output.LayerNorm.bias")
-    assert (gone["state"], gone["changed"]) == ("not in the file", None)
-    assert {row["state"] for row in found.values()} == {"unchanged"}
+    assert (gone.state, gone.changed) == ("not in the file", None)
+    assert {row.state for row in found.values()} == {"unchanged"}
 
 
 def test_rounding_to_another_type_is_no_change(tmp_path):
     state = {name: tensor.bfloat16() for name, tensor in tuned.base_state().items()}
     found = rows(compared(tuned.save(tmp_path, state)))
-    assert {row["state"] for row in found.values()} == {"unchanged"}
-    assert {row["tuned_dtype"] for row in found.values()} == {"bfloat16"}
+    assert {row.state for row in found.values()} == {"unchanged"}
+    assert {row.tuned_dtype for row in found.values()} == {"bfloat16"}
 
 
 def test_types_that_arithmetic_lacks_are_compared_too(tmp_path):
@@ -61,7 +61,7 @@ def test_types_that_arithmetic_lacks_are_compared_too(tmp_path):
     tensors["b.weight"] = tensors["b.weight"].conj().resolve_conj()
     save_file(tensors, tmp_path / "b.safetensors")
     found = rows(compared(tmp_path / "b.safetensors", base=tmp_path / "a.safetensors"))
-    moved = {name for name, row in found.items() if row["changed"]}
+    moved = {name for name, row in found.items() if row.changed}
     assert moved == {"flags", "b.weight"}
 
 
@@ -69,15 +69,15 @@ def test_a_layer_s_share_is_that_of_its_weights_and_bias(tmp_path):
     state = tuned.move(tuned.base_state(), lambda name: True)
     weights = compared(tuned.save(tmp_path, state))
     module = "bert.encoder.layer.1.intermediate.dense"
-    row = next(row for row in weights.layers if row["module"] == module)
+    row = next(row for row in weights.layers if row.module == module)
     before, after = (
         LayerWeights(s[f"{module}.weight"], s[f"{module}.bias"])
         for s in (tuned.base_state(), state)
     )
     update = layer_update(before, after)
-    assert row["share"] == pytest.approx(update.neurons.explained.share, rel=1e-12)
-    assert row["matching_rank"] == pytest.approx(update.matching_rank, rel=1e-9)
-    assert row["share_rank_1"] == pytest.approx(update.low_rank.share(1), rel=1e-9)
+    assert row.share == pytest.approx(update.neurons.explained.share, rel=1e-12)
+    assert row.matching_rank == pytest.approx(update.matching_rank, rel=1e-9)
+    assert row.share_rank_1 == pytest.approx(update.low_rank.share(1), rel=1e-9)
     np.testing.assert_allclose(weights.gains[module], update.neurons.gains)
 
 
@@ -89,25 +89,25 @@ def test_the_total_leaves_the_head_out_and_counts_what_no_layer_holds(tmp_path):
         return state
 
     only = compared(tuned.save(tmp_path / "a", change(tuned.base_state()))).total
-    assert only["share"] == pytest.approx(1)
-    assert only["share_of_all"] == pytest.approx(1)
+    assert only.share == pytest.approx(1)
+    assert only.share_of_all == pytest.approx(1)
     state = change(tuned.base_state())
     state["classifier.weight"] += 1
     headed = compared(tuned.save(tmp_path / "b", state)).total
-    assert headed["share_of_all"] == pytest.approx(1)
+    assert headed.share_of_all == pytest.approx(1)
     norm = "bert.encoder.layer.0.output.LayerNorm.bias"
     size = float(tuned.base_state()[scaled].double().norm())
     state[norm] += size / state[norm].numel() ** 0.5
     both = compared(tuned.save(tmp_path / "c", state)).total
-    assert both["share"] == pytest.approx(1)
-    assert both["share_of_all"] == pytest.approx(0.5, rel=1e-5)
+    assert both.share == pytest.approx(1)
+    assert both.share_of_all == pytest.approx(0.5, rel=1e-5)
 
 
 def test_without_spectra_there_are_shares_but_no_ranks(tmp_path):
     weights = compared(tuned.full(tmp_path), spectra=False)
-    assert weights.total["share"] > 0
-    assert "lora" not in weights.total
-    assert all("rank" not in row for row in weights.layers)
+    assert weights.total.share > 0
+    assert weights.total.lora == ()
+    assert all(row.rank is None for row in weights.layers)
 
 
 def many_layers(path, layers, shift=0.0, width=128):
@@ -129,7 +129,7 @@ def test_memory_does_not_grow_with_the_number_of_layers(tmp_path):
         weights = compared(after, base=base, spectra=False)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert weights.total["layers"] == layers
+        assert weights.total.layers == layers
         return most, size
 
     few, _ = peak(8)

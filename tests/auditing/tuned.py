@@ -11,7 +11,7 @@ from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.propulsion import PropulsionConfig, merge, save_adapter, scalings, wrap
 from ntk_propulsion.runs.quiet import quiet
 from tests import tiny_runs
-from tests.checkpoints.test_dialects import wrap_publicly
+from tests.checkpoints.public import wrap_publicly
 from tests.tiny_folders import CONFIGS, make_task, save_tokenizer
 
 FROZEN = "bert.encoder.layer.1.output.dense.weight"

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ntk_propulsion.auditing import audit as module
 from ntk_propulsion.commands.audit import audit
 from ntk_propulsion.commands.command_line import run_command
+from ntk_propulsion.report import audit_writer
 from tests import tiny_runs
 from tests.auditing import tuned
 from tests.tiny_folders import save_model
@@ -34,7 +34,7 @@ def run(out, *checkpoints, base=None, **options):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave the figures out: they take most of a tiny audit's time."""
-    monkeypatch.setattr(module, "draw_audit", lambda *_: {})
+    monkeypatch.setattr(audit_writer, "draw_audit", lambda *_: {})
 
 
 def report(out):

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from torch import Tensor
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.gram import mirror
 from ntk_propulsion.kernels.engine.product import Product
 from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels.tunings import Full, Parameters, Propulsion, RandomSubset
+from ntk_propulsion.propulsion import PropulsionConfig, wrap
 from tests.architectures import ALL, build
 from tests.kernels import oracle
+from tests.kernels.oracle import gradients, relative
+from tests.kernels.tunings.zoo import compute, vectors
+from tests.kernels.tunings.zoo import rows as jacobian_rows
 
 
 def rows(n: int, seed: int) -> torch.Tensor:
@@ -72,3 +80,76 @@ def test_precision_is_an_option_of_the_kernel_and_says_its_error() -> None:
 def test_unknown_names_are_refused_with_near_matches(name: str) -> None:
     with pytest.raises(InputError, match="did you mean"):
         Product(**{name: {"kind": "gradiant", "precision": "tf23"}[name]})
+
+
+# -- kernels of signs
+
+
+def signed(jacobian: Tensor, product: str) -> Tensor:
+    return (jacobian.sign() if product == "sign" else jacobian) @ jacobian.sign().T
+
+
+# Where a gradient vanishes only to rounding its sign is noise: keys' biases, padded tokens.
+WEIGHTS = Parameters(("*weight",))
+SIGNED = {
+    "mlp": Full(),
+    "cnn": Full(),
+    "module-reuse": Full(),
+    "shared-tensor": Full(),
+    "tokens-first": Full(),
+    "padded-embedding": Full(),
+    "bert": WEIGHTS,
+    "albert": WEIGHTS,
+    "gpt2-lm": WEIGHTS,
+}
+
+
+@pytest.mark.parametrize("name", SIGNED)
+@pytest.mark.parametrize("product", ["sign", "asymmetric"])
+def test_kernels_of_signs_are_those_of_the_jacobian(name: str, product: str) -> None:
+    model, tuning = build(name), SIGNED[name]
+    kernel = compute(name, model, tuning, product=product)[tuning.name]
+    chosen = [model.get_parameter(n) for n in tuning.bind(model).parameters]
+    assert relative(kernel.matrix, signed(jacobian_rows(name, model, chosen), product)) < 1e-12
+    assert kernel.product == product
+    assert kernel.symmetric == (product == "sign")
+
+
+@pytest.mark.parametrize("product", ["sign", "asymmetric"])
+def test_kernels_of_signs_of_features_entries_parts_and_batches(product: str) -> None:
+    model, batch, other = build("bert"), ALL["bert"].batch(3), ALL["bert"].batch(5)
+    subset = RandomSubset(600, seed=2)
+    index = subset.bind(model).entries
+    kept = {n: i for n, i in index.items() if n.endswith("weight")}
+
+    class Weights(RandomSubset):
+        def bind(self, model):
+            return type(subset.bind(model))(entries=kept)
+
+    propulsion = Propulsion(3, ("query", "mlp", "embedding"))
+    tunings = [propulsion, Weights(600, 2), Parameters(("*weight",))]
+    found = empirical_ntk(model, batch, tunings, other=other, product=product, per_module=True)
+    wrapped = wrap(copy.deepcopy(model), PropulsionConfig(3, propulsion.positions))
+    chosen = {
+        "propulsion": [gradients(wrapped, b, "logits", vectors(wrapped)) for b in (batch, other)],
+        "random_subset": [
+            torch.cat(
+                [
+                    gradients(model, b, "logits", [model.get_parameter(n)])[:, i]
+                    for n, i in kept.items()
+                ],
+                1,
+            )
+            for b in (batch, other)
+        ],
+    }
+    for name, (left, right) in chosen.items():
+        left = left.sign() if product == "sign" else left
+        assert relative(found[name].matrix, left @ right.sign().T) < 1e-12
+    parts = torch.stack(list(found["parameters"].per_module.values())).sum(0)
+    assert relative(parts, found["parameters"].matrix) < 1e-12
+
+
+def test_unknown_product_is_named() -> None:
+    with pytest.raises(InputError, match="did you mean sign"):
+        compute("mlp", build("mlp"), Full(), product="signs")
