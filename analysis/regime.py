@@ -19,8 +19,7 @@ from ntk_propulsion.figures import style
 from ntk_propulsion.kernels.linearization import model_outputs
 from ntk_propulsion.measurements import regime
 from ntk_propulsion.models.loaded import LoadedModel
-from ntk_propulsion.propulsion import PropulsionConfig, scaling_statistics, wrap
-from ntk_propulsion.propulsion.statistics import NEAR_ONE, TOTAL
+from ntk_propulsion.propulsion import NEAR_ONE, TOTAL, PropulsionConfig, scaling_statistics, wrap
 from ntk_propulsion.report.claims import NEARLY_ALL
 from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.inputs import as_array

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.framework.study import Row
 from ntk_propulsion.figures import style
-from ntk_propulsion.propulsion.statistics import NEAR_ONE, TOTAL
+from ntk_propulsion.propulsion import NEAR_ONE, TOTAL
 
 ENDS = ("embedding", "head")  # outside of the blocks, one before them, one behind
 BINS = 121

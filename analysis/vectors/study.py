@@ -33,13 +33,15 @@ from analysis.vectors import figure as vectors_figure
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.propulsion import (
+    QUANTILES,
+    TOTAL,
     PropulsionConfig,
+    ScalingStatistics,
     count_parameters,
     merge,
     scaling_statistics,
     scalings,
 )
-from ntk_propulsion.propulsion.statistics import QUANTILES, TOTAL, ScalingStatistics
 from ntk_propulsion.runs.options import option
 
 SHOWN = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ntk_propulsion import words
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, Finding, LargeChange
 from ntk_propulsion.auditing.tables import VectorStatistics
-from ntk_propulsion.propulsion.statistics import NEAR_ONE, NEAR_ZERO
+from ntk_propulsion.propulsion import NEAR_ONE, NEAR_ZERO
 from ntk_propulsion.words import plural
 
 SEVERITIES = ("broken", "doubtful", "notable", "good to know")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ntk_propulsion.propulsion.statistics import Moved
+from ntk_propulsion.propulsion import Moved
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ntk_propulsion.auditing.tables import (
 )
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.roles import role_of
-from ntk_propulsion.propulsion.statistics import (
+from ntk_propulsion.propulsion import (
     DEGREES,
     NEAR_ONE,
     OUTLIER,

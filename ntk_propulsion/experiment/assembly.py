@@ -38,7 +38,7 @@ from ntk_propulsion.measurements.tables import (
 from ntk_propulsion.models.heads import head_modules
 from ntk_propulsion.models.probe import ProbeReport
 from ntk_propulsion.models.roles import every_role
-from ntk_propulsion.propulsion.statistics import scaling_statistics
+from ntk_propulsion.propulsion import scaling_statistics
 from ntk_propulsion.runs.environment import Environment
 from ntk_propulsion.trajectories import Trajectory
 from ntk_propulsion.trajectories.tables import course_distances, course_points, regime_summaries

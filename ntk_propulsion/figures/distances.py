@@ -15,7 +15,8 @@ from ntk_propulsion.figures.parts import parts_by_name
 from ntk_propulsion.figures.plot import Plot, Record
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
-from ntk_propulsion.measurements.rows import PARTS, measured
+from ntk_propulsion.kernels.tunings import label as tuning_label
+from ntk_propulsion.measurements.distances import kernel_distances
 from ntk_propulsion.measurements.tables import KernelDistance
 from ntk_propulsion.theory.distances import direction
 from ntk_propulsion.theory.estimate import Estimate
@@ -49,11 +50,9 @@ def distances(
         InputError: There is nothing to compare, or no such reference.
     """
     if isinstance(kernels, Mapping):
-        table = kernel_distances(kernels, reference, head, outputs, seed)
-    else:
-        table = [d for d in kernels if d.reference == reference]
+        kernels = _measured(kernels, reference, head, outputs, seed)
     table = sorted(
-        (d for d in table if d.part != "head"),
+        (d for d in kernels if d.reference == reference and d.part != "head"),
         key=lambda d: d.tuning != "propulsion",  # its points side by side, first
     )
     if not table:
@@ -74,7 +73,7 @@ def distances(
             loc="outside upper right",
             ncols=2,
         )
-    what = "full fine-tuning's kernel" if reference == "full" else plain(words.tuning(reference))
+    what = "full fine-tuning's kernel" if reference == "full" else plain(tuning_label(reference))
     style.frame(
         figure,
         f"How far from {what}",
@@ -84,38 +83,24 @@ def distances(
     return figure
 
 
-def kernel_distances(
+def _measured(
     kernels: Mapping[str, KernelLike],
     reference: str,
     head: Collection[str],
     outputs: int | None,
     seed: int,
-) -> list[KernelDistance]:
+) -> tuple[KernelDistance, ...]:
     """Measure every kernel's distances from the reference, by part, with intervals."""
     if reference not in kernels:
         raise unknown("reference", reference, kernels)
     count = count_outputs(*kernels.values(), outputs=outputs)
     parts = {tuning: parts_by_name(kernel, head) for tuning, kernel in kernels.items()}
-    return [
-        KernelDistance(
-            "",
-            tuning,
-            reference,
-            part,
-            {
-                name: Estimate(**found)
-                for name, found in measured(own[part], parts[reference][part], count, seed).items()
-            },
-        )
-        for tuning, own in parts.items()
-        for part in PARTS
-        if tuning != reference and part in own and part in parts[reference]
-    ]
+    return kernel_distances("", parts, count, seed, reference)
 
 
 def _line(line: tuple[str, str]) -> str:
     point, tuning = line
-    return "\n".join(filter(None, (plain(words.tuning(tuning)), words.POINTS.get(point, point))))
+    return "\n".join(filter(None, (plain(tuning_label(tuning)), words.POINTS.get(point, point))))
 
 
 def _draw(

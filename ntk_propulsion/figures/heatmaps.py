@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +18,7 @@ from ntk_propulsion.figures.parts import part_of
 from ntk_propulsion.figures.plot import PairScale, Plot
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
+from ntk_propulsion.kernels.tunings import label as tuning_label
 from ntk_propulsion.theory.distances import compare_kernels
 from ntk_propulsion.theory.estimate import Estimate, Estimates
 from ntk_propulsion.theory.inputs import KernelLike, count_outputs, kernel_pair
@@ -35,7 +36,7 @@ def heatmaps(
     outputs: int | None = None,
     part: str = "all",
     head: Collection[str] = (),
-    estimates: Estimates | None = None,
+    estimates: Mapping[str, Estimate] | None = None,
     point: str = "",
     setting: Setting | str = "",
 ) -> Plot:
@@ -97,7 +98,7 @@ def _symbols(full: str, other: str) -> tuple[str, str]:
 
 
 def _title(tunings: tuple[str, ...], point: str, part: str) -> str:
-    known = [plain(words.tuning(name)) for name in tunings if name]
+    known = [plain(tuning_label(name)) for name in tunings if name]
     said = [
         f"Kernels of {words.listed(known)}" if known else "Two kernels",
         words.POINTS.get(point, point),
@@ -110,7 +111,7 @@ def _common_scale(
     figure: Figure,
     pairs: Pairs,
     labels: Labels | None,
-    distances: Estimates,
+    distances: Mapping[str, Estimate],
     symbols: tuple[str, str],
 ) -> None:
     """Draw K_F, s K_P and K_F - s K_P on one scale that is symmetric about zero."""
@@ -150,7 +151,7 @@ def _as_in_the_paper(
     figure: Figure,
     pairs: Pairs,
     labels: Labels | None,
-    distances: Estimates,
+    distances: Mapping[str, Estimate],
     symbols: tuple[str, str],
 ) -> None:
     """Draw the raw difference, small, on a scale of its own."""
@@ -201,7 +202,7 @@ def _codes(labels: Labels, order: np.ndarray) -> tuple[np.ndarray, list[float]]:
     return codes, [float(np.flatnonzero(codes == c).mean()) for c in range(len(distinct))]
 
 
-def _interval(distances: Estimates, name: str) -> str:
+def _interval(distances: Mapping[str, Estimate], name: str) -> str:
     """Write a distance as ``value [low, high]``, or the value alone."""
     found = distances.get(name, Estimate(None))
     value, low, high = (words.show(name, x) for x in (found.value, found.low, found.high))

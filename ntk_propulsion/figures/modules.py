@@ -16,7 +16,8 @@ from ntk_propulsion.figures.plot import Plot
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
 from ntk_propulsion.kernels.kernel import Kernel
-from ntk_propulsion.measurements.rows import module_rows, plain_module
+from ntk_propulsion.measurements.modules import module_comparisons
+from ntk_propulsion.measurements.parts import plain_module
 from ntk_propulsion.measurements.tables import ModuleComparison
 from ntk_propulsion.models.roles import role_of
 
@@ -47,7 +48,7 @@ def modules(
     Raises:
         InputError: There is no module to draw.
     """
-    table = compared_modules(full, propulsion, roles) if isinstance(full, Kernel) else list(full)
+    table = compared_modules(full, propulsion, roles) if isinstance(full, Kernel) else full
     if not table:
         raise InputError("there is no module to draw")
     looks = style.role_looks(module.role for module in table)
@@ -80,7 +81,7 @@ def modules(
 
 def compared_modules(
     full: Kernel, propulsion: Kernel | None, roles: Mapping[str, str] | None
-) -> list[ModuleComparison]:
+) -> Sequence[ModuleComparison]:
     """Compare the modules of two kernels.
 
     Raises:
@@ -95,7 +96,7 @@ def compared_modules(
             )
     if roles is None:
         roles = {name: role_of(name) for name in map(plain_module, full.per_module)}
-    return [ModuleComparison(**row) for row in module_rows("", full, propulsion, roles)]
+    return module_comparisons("", full, propulsion, roles)
 
 
 def _dots(

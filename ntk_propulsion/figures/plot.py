@@ -8,6 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ntk_propulsion.figures import style
+
 Record = dict[str, Any]
 """One tidy row of what is drawn: numbers and texts by column."""
 
@@ -40,3 +42,7 @@ class Plot(Figure):
         super().__init__(**options)
         self.rows: list[Record] = list(rows)
         self.pairs = pairs
+
+    def _repr_png_(self) -> bytes:
+        """Show the figure where it is the last line of a notebook's cell, whatever its backend."""
+        return style.render(self)

@@ -16,12 +16,13 @@ from ntk_propulsion.figures.depth import depth_axis, spoken
 from ntk_propulsion.figures.plot import Plot, Record
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
-from ntk_propulsion.propulsion import scaling_statistics, scalings
-from ntk_propulsion.propulsion.statistics import (
+from ntk_propulsion.propulsion import (
     NEAR_ONE,
     TOTAL,
     ScalingStatistics,
     gains_by_degree,
+    scaling_statistics,
+    scalings,
 )
 
 SHADE: dict[str, Any] = {"color": style.AMBER, "alpha": 0.18, "linewidth": 0, "zorder": 0.5}

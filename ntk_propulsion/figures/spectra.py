@@ -15,6 +15,7 @@ from ntk_propulsion.figures.parts import parts_by_name
 from ntk_propulsion.figures.plot import Plot, Record
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
+from ntk_propulsion.kernels.tunings import label as tuning_label
 from ntk_propulsion.theory.inputs import Array, KernelLike
 from ntk_propulsion.theory.spectrum import participation_ratio
 
@@ -32,6 +33,7 @@ class _Spectrum:
 
     point: str
     tuning: str
+    rows: int
     shares: Array
     effective_rank: float
 
@@ -66,7 +68,7 @@ def spectra(
     for i, (part, found) in enumerate(drawn.items()):
         ax = figure.add_subplot(1, len(drawn), i + 1)
         figure.rows += _draw(ax, part, found)
-        ax.set_title(words.PARTS[part] if head else "")
+        ax.set_title(f"{words.PARTS[part]}: " * bool(head) + f"kernels of {found[0].rows} rows")
     style.frame(
         figure,
         "Spectra: how many directions carry each kernel",
@@ -90,7 +92,7 @@ def _listed(
 def _spectrum(point: str, tuning: str, matrix: Array) -> _Spectrum:
     values = np.linalg.eigvalsh((matrix + matrix.T) / 2)[::-1]
     shares = values[values > ROUNDING * values[0]] / np.trace(matrix)
-    return _Spectrum(point, tuning, shares, participation_ratio(matrix))
+    return _Spectrum(point, tuning, len(matrix), shares, participation_ratio(matrix))
 
 
 def _draw(ax: Axes, part: str, spectra: list[_Spectrum]) -> list[Record]:
@@ -99,7 +101,7 @@ def _draw(ax: Axes, part: str, spectra: list[_Spectrum]) -> list[Record]:
     points = list(dict.fromkeys(each.point for each in spectra))
     rows: list[Record] = []
     for each in spectra:
-        name = plain(words.tuning(each.tuning))
+        name = plain(tuning_label(each.tuning))
         where = words.POINTS.get(each.point, each.point)
         ax.loglog(
             np.arange(1, len(each.shares) + 1),

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from ntk_propulsion import words
+from ntk_propulsion.kernels.tunings import TUNINGS
 from ntk_propulsion.models.roles import ROLES
 from ntk_propulsion.runs.files import write_atomically
 
@@ -118,7 +119,7 @@ def _look(i: int) -> Look:
 
 def tuning_looks(names: Iterable[str]) -> dict[str, Look]:
     """Give every tuning the look that it has in all figures."""
-    return appearance(names, words.TUNINGS)
+    return appearance(names, TUNINGS)
 
 
 def role_looks(roles: Iterable[str]) -> dict[str, Look]:

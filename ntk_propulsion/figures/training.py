@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ntk_propulsion import words
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import style
 from ntk_propulsion.figures.plot import Plot, Record
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
+from ntk_propulsion.kernels.tunings import label as tuning_label
 
 SMOOTH = 20  # a curve with more points than this gets a running mean
 
@@ -48,7 +48,7 @@ def training(
     looks = style.tuning_looks(curves)
     for method, points in curves.items():
         remark = (remarks or {}).get(method, "")
-        name = plain(": ".join(filter(None, (words.tuning(method), remark))))
+        name = plain(": ".join(filter(None, (tuning_label(method), remark))))
         figure.rows += _draw(ax, method, points, name, looks[method])
     ax.set(xlabel="step", ylabel=f"training loss ({unit})" if unit else "training loss")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -35,24 +35,29 @@ def measured_distances(K: Array, K0: Array, outputs: int, seed: int) -> Estimate
 
 
 def kernel_distances(
-    point: str, parts: Mapping[str, Parts], outputs: int, seed: int
+    point: str, parts: Mapping[str, Parts], outputs: int, seed: int, reference: str = "full"
 ) -> tuple[KernelDistance, ...]:
     """Return how far every tuning's kernel is from full fine-tuning's, part by part.
 
     Args:
         point: Where the kernels were taken.
-        parts: By tuning, ``"full"`` among them.
+        parts: By tuning, the reference among them.
         outputs: O.
         seed: Of the intervals.
+        reference: The tuning that the others are held against.
     """
-    full = parts["full"]
+    theirs = parts[reference]
     return tuple(
         KernelDistance(
-            point, tuning, "full", part, measured_distances(own[part], full[part], outputs, seed)
+            point,
+            tuning,
+            reference,
+            part,
+            measured_distances(own[part], theirs[part], outputs, seed),
         )
         for tuning, own in parts.items()
         for part in PARTS
-        if tuning != "full" and part in own and part in full
+        if tuning != reference and part in own and part in theirs
     )
 
 

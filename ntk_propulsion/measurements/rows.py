@@ -14,7 +14,7 @@ from ntk_propulsion.measurements.distances import measured_distances as _measure
 from ntk_propulsion.measurements.modules import module_comparisons
 from ntk_propulsion.measurements.parts import PARTS, parts_of, plain_module
 from ntk_propulsion.measurements.summaries import kernel_summaries
-from ntk_propulsion.propulsion.statistics import ScalingStatistics
+from ntk_propulsion.propulsion import ScalingStatistics
 
 __all__ = ["PARTS", "parts_of", "plain_module"]
 Row = dict[str, Any]

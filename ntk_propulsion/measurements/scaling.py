@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ntk_propulsion.measurements.tables import MovedNeuron, ScalingSummary
-from ntk_propulsion.propulsion.statistics import ScalingStatistics
+from ntk_propulsion.propulsion import ScalingStatistics
 
 
 def scaling_summaries(statistics: Iterable[ScalingStatistics]) -> tuple[ScalingSummary, ...]:

@@ -1,18 +1,18 @@
-"""Statistics of scaling vectors: where z went, what gain z**k that makes, how alike two are."""
+"""Statistics of scaling vectors: where z went, and what gain z**k that makes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.propulsion.layers import check_degree
-from ntk_propulsion.propulsion.wrap import scalings
+from ntk_propulsion.propulsion.spread import effective_number, gini, robust_scores
+from ntk_propulsion.propulsion.vectors import Moved, Row, Source, read_vectors, rows_of
 
 NEAR_ONE = (0.98, 1.02)
 """The range in which the paper finds z after training (App. F)."""
@@ -23,19 +23,6 @@ DEGREES = (1, 5, 15, 25, 35, 55)
 """Degrees that the paper and its public code use, for checkpoints that don't record theirs."""
 OUTLIER = 3.5
 """Robust z-scores above this, in absolute value, are outliers (Iglewicz and Hoaglin, 1993)."""
-MAD_TO_STD = 1.4826
-"""Standard deviation over median absolute deviation, for Gaussian values."""
-MEAN_TO_STD = 1.2533
-"""Standard deviation over mean absolute deviation, for Gaussian values: sqrt(pi / 2)."""
-TOTAL = "total"
-
-
-class Moved(NamedTuple):
-    """One entry of a scaling vector: its module, its output neuron, its value."""
-
-    module: str
-    neuron: int
-    z: float
 
 
 @dataclass(frozen=True)
@@ -129,64 +116,6 @@ class ModuleGains(NamedTuple):
     gain: GainStatistics
 
 
-class LayerSimilarity(NamedTuple):
-    """Cosines between the deviations z - 1 of all modules of one size.
-
-    Attributes:
-        modules: Their names, m of them.
-        cosine: (m, m). NaN where a module did not move. Two unrelated directions of n entries have
-            cosines of about 1 / sqrt(n) in absolute value.
-    """
-
-    modules: tuple[str, ...]
-    cosine: Tensor
-
-
-@dataclass(frozen=True)
-class ScalingComparison:
-    """How alike two trainings left one module's z, or all (module and role `TOTAL`).
-
-    Attributes:
-        module: The module's name in the plain model.
-        role: Its role.
-        n: The number of entries of z.
-        cosine: Of z - 1, None where either did not move.
-        correlation: Pearson's, of z, None where either is constant.
-        relative_distance: |z - z_reference| / |z_reference - 1|, None where the reference did not
-            move.
-    """
-
-    module: str
-    role: str
-    n: int
-    cosine: float | None
-    correlation: float | None
-    relative_distance: float | None
-
-
-Source = nn.Module | Mapping[str, Tensor]
-
-
-class _Row(NamedTuple):
-    """A module's vector or, under the name `TOTAL`, all of them end to end."""
-
-    module: str
-    role: str
-    parts: dict[str, Tensor]
-    z: Tensor
-
-    def entries(self, indices: Iterable[int]) -> tuple[Moved, ...]:
-        """Return the entries at these places of z, with their own modules and neurons."""
-        return tuple(Moved(*self._place(index), float(self.z[index])) for index in indices)
-
-    def _place(self, index: int) -> tuple[str, int]:
-        for name, z in self.parts.items():
-            if index < len(z):
-                return name, index
-            index -= len(z)
-        raise IndexError(index)
-
-
 def scaling_statistics(
     source: Source, degree: float | None = None, top: int = 5
 ) -> list[ScalingStatistics]:
@@ -203,8 +132,8 @@ def scaling_statistics(
         InputError: There is no scaling vector, one is not a vector or not finite, or the degree
             is not a whole number of at least 1 or not the model's.
     """
-    vectors, degree = _vectors(source, degree)
-    return [_statistics(row, degree, top) for row in _rows(vectors)]
+    vectors, degree = read_vectors(source, degree)
+    return [_statistics(row, degree, top) for row in rows_of(vectors)]
 
 
 def gains_by_degree(
@@ -233,140 +162,12 @@ def gains_by_degree(
     whole = [check_degree(degree) for degree in degrees]
     return [
         ModuleGains(row.module, row.role, _gain(row, degree, near_one, top))
-        for row in _rows(_vectors(source, None)[0])
+        for row in rows_of(read_vectors(source, None)[0])
         for degree in whole
     ]
 
 
-def layer_similarity(source: Source) -> list[LayerSimilarity]:
-    """Return how alike layers of equal size were scaled, one matrix per size, smallest size first.
-
-    Args:
-        source: As for `scaling_statistics`. Sizes that only one module has are left out.
-
-    Raises:
-        InputError: As `scaling_statistics`.
-    """
-    by_size: dict[int, dict[str, Tensor]] = {}
-    for name, z in _vectors(source, None)[0].items():
-        by_size.setdefault(len(z), {})[name] = z
-    found = []
-    for _, group in sorted(by_size.items()):
-        if len(group) > 1:
-            deviations = torch.stack(list(group.values())) - 1
-            # 0 / 0 for a layer that did not move: a NaN says that it has no direction.
-            directions = deviations / deviations.norm(dim=1, keepdim=True)
-            cosine = (directions @ directions.T).clamp(-1, 1)
-            found.append(LayerSimilarity(tuple(group), cosine))
-    return found
-
-
-def compare_scalings(source: Source, reference: Source) -> list[ScalingComparison]:
-    """Return how alike two trainings left z, a row per module and a last one over all.
-
-    Args:
-        source: One training, as for `scaling_statistics`.
-        reference: The other, of the same modules.
-
-    Raises:
-        InputError: As `scaling_statistics`; or where modules or their sizes differ.
-    """
-    ours, theirs = _vectors(source, None)[0], _vectors(reference, None)[0]
-    for name in [*theirs, *ours]:
-        sizes = [None if name not in each else len(each[name]) for each in (ours, theirs)]
-        if sizes[0] != sizes[1]:
-            raise InputError(
-                f"{name} has {sizes[0] or 'no'} scalings in one and {sizes[1] or 'no'} in the "
-                "other: compare trainings of one model at one set of positions"
-            )
-    in_order = {name: theirs[name] for name in ours}
-    return [_comparison(a, b.z) for a, b in zip(_rows(ours), _rows(in_order), strict=True)]
-
-
-def robust_scores(z: Tensor) -> tuple[Tensor, float, float]:
-    """Return the modified z-scores of Iglewicz and Hoaglin, with their median and spread.
-
-    (z - median) / (1.4826 MAD), MAD the median absolute deviation from the median. Where more than
-    half of the entries are equal, MAD is 0 and 1.2533 times the mean absolute deviation takes its
-    place; where all are, every score is 0.
-
-    Args:
-        z: (n,).
-    """
-    centre = z.quantile(0.5)
-    deviation = (z - centre).abs()
-    spread = MAD_TO_STD * float(deviation.quantile(0.5)) or MEAN_TO_STD * float(deviation.mean())
-    scores = (z - centre) / spread if spread else torch.zeros_like(z)
-    return scores, float(centre), spread
-
-
-def effective_number(deviation: Tensor) -> float:
-    """Return over how many entries a deviation (n,) spreads: (sum d**2)**2 / sum d**4.
-
-    The participation ratio of its squares, from 1 (a single entry) to n (all alike), 0 for no
-    deviation.
-    """
-    largest = deviation.abs().max()
-    if largest == 0:
-        return 0.0
-    squares = (deviation / largest) ** 2
-    return float(squares.sum() ** 2 / (squares**2).sum())
-
-
-def gini(sizes: Tensor) -> float:
-    """Return the Gini coefficient of sizes (n,) >= 0: 0 for all equal, 1 - 1/n for a single one."""
-    total = sizes.sum()
-    if total == 0:
-        return 0.0
-    n = len(sizes)
-    ranks = torch.arange(1, n + 1, dtype=sizes.dtype)
-    return max(0.0, float(((2 * ranks - n - 1) * sizes.sort().values).sum() / (n * total)))
-
-
-def scaling_of_gains(gains: Tensor, degree: float) -> Tensor:
-    """Return the real z (d_out,) with z**degree = gains.
-
-    The positive root of a positive gain; the negative one of a negative gain at an odd degree, and
-    NaN at an even degree, which makes no negative gain.
-
-    Raises:
-        InputError: The degree is not a whole number of at least 1.
-    """
-    degree = check_degree(degree)
-    gains = torch.as_tensor(gains, dtype=torch.float64)
-    root = gains.abs() ** (1 / degree)
-    return torch.where(gains >= 0, root, -root if degree % 2 else torch.nan)
-
-
-def _vectors(source: Source, degree: float | None) -> tuple[dict[str, Tensor], int | None]:
-    asked = None if degree is None else check_degree(degree)
-    if isinstance(source, nn.Module):
-        found = scalings(source)
-        for name, scaling in found.items():
-            asked = scaling.degree if asked is None else asked
-            if scaling.degree != asked:
-                raise InputError(f"{name} has degree {scaling.degree}, not {asked}")
-        source = {name: scaling.pooled() for name, scaling in found.items()}
-    if not source:
-        raise InputError("no scaling vectors: wrap the model, or give vectors by module name")
-    return {name: _vector(name, z) for name, z in source.items()}, asked
-
-
-def _vector(name: str, z: Tensor) -> Tensor:
-    z = torch.as_tensor(z).detach().to("cpu", torch.float64)
-    if z.ndim != 1 or z.numel() == 0:
-        raise InputError(f"scaling of {name} has shape {tuple(z.shape)}, not (d_out,)")
-    if not z.isfinite().all():
-        raise InputError(f"scaling of {name} holds NaN or infinite values")
-    return z
-
-
-def _rows(vectors: dict[str, Tensor]) -> list[_Row]:
-    rows = [_Row(name, role_of(name), {name: z}, z) for name, z in vectors.items()]
-    return [*rows, _Row(TOTAL, TOTAL, vectors, torch.cat(list(vectors.values())))]
-
-
-def _statistics(row: _Row, degree: int | None, top: int) -> ScalingStatistics:
+def _statistics(row: Row, degree: int | None, top: int) -> ScalingStatistics:
     z = row.z
     return ScalingStatistics(
         module=row.module,
@@ -387,7 +188,7 @@ def _statistics(row: _Row, degree: int | None, top: int) -> ScalingStatistics:
     )
 
 
-def _gain(row: _Row, degree: int, near_one: tuple[float, float], top: int) -> GainStatistics:
+def _gain(row: Row, degree: int, near_one: tuple[float, float], top: int) -> GainStatistics:
     gain = row.z**degree
     near_zero = int((gain.abs() < NEAR_ZERO).sum())
     return GainStatistics(
@@ -402,34 +203,11 @@ def _gain(row: _Row, degree: int, near_one: tuple[float, float], top: int) -> Ga
     )
 
 
-def _outliers(row: _Row, top: int) -> Outliers:
+def _outliers(row: Row, top: int) -> Outliers:
     scores, median, spread = robust_scores(row.z)
     count = int((scores.abs() > OUTLIER).sum())
     furthest = row.entries(_largest(scores.abs(), min(top, count)))
     return Outliers(median, spread, count, furthest)
-
-
-def _comparison(row: _Row, reference: Tensor) -> ScalingComparison:
-    moved, expected = row.z - 1, reference - 1
-    size = float(expected.norm())
-    return ScalingComparison(
-        module=row.module,
-        role=row.role,
-        n=row.z.numel(),
-        cosine=_cosine(moved, expected),
-        correlation=_cosine(_centred(row.z), _centred(reference)),
-        relative_distance=float((moved - expected).norm()) / size if size else None,
-    )
-
-
-def _cosine(a: Tensor, b: Tensor) -> float | None:
-    sizes = float(a.norm() * b.norm())
-    return min(max(float(a @ b) / sizes, -1.0), 1.0) if sizes else None
-
-
-def _centred(z: Tensor) -> Tensor:
-    """Take the mean off; a constant vector becomes zero, not its rounding."""
-    return z - z.mean() if (z != z[0]).any() else torch.zeros_like(z)
 
 
 def _largest(sizes: Tensor, top: int) -> list[int]:

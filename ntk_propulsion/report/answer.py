@@ -10,7 +10,7 @@ from statistics import median
 from ntk_propulsion import words
 from ntk_propulsion.experiment.results import Results, TrainingRun
 from ntk_propulsion.measurements.tables import KernelDistance, KernelDrift, ScalingSummary
-from ntk_propulsion.propulsion.statistics import NEAR_ONE, TOTAL
+from ntk_propulsion.propulsion import NEAR_ONE, TOTAL
 from ntk_propulsion.theory.estimate import Estimate, Estimates
 from ntk_propulsion.words import estimate, listed, near_one, number, percent
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ntk_propulsion import words
 from ntk_propulsion.experiment.results import Results
 from ntk_propulsion.measurements import regime
-from ntk_propulsion.propulsion.statistics import NEAR_ONE
+from ntk_propulsion.propulsion import NEAR_ONE
 from ntk_propulsion.report.answer import (
     BOTH,
     CLOSE,

@@ -11,7 +11,6 @@ from typing import Any
 
 from ntk_propulsion import words
 from ntk_propulsion.experiment.results import Results, SweepResult, TaskFacts
-from ntk_propulsion.figures.before.courses import KERNELS
 from ntk_propulsion.measurements.tables import ScalingSummary
 from ntk_propulsion.report.claims import Claim
 from ntk_propulsion.report.document import Report
@@ -26,6 +25,7 @@ from ntk_propulsion.report.sheets import (
     sheet,
     words_column,
 )
+from ntk_propulsion.trajectories.figures import KERNELS
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from ntk_propulsion.experiment.results import Arrays, Experiment
 from ntk_propulsion.figures import style
-from ntk_propulsion.report.before import draw_experiment
 from ntk_propulsion.report.document import report_of
+from ntk_propulsion.report.drawing import draw_experiment
 from ntk_propulsion.report.page import page
 from ntk_propulsion.report.pictures import Picture, picture
 from ntk_propulsion.runs.files import write_atomically

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,22 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import style
 from ntk_propulsion.figures.pairs import CLIP, per_pair
 from ntk_propulsion.figures.plot import Plot, Record
+from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
+from ntk_propulsion.kernels.tunings import label as tuning_label
 from ntk_propulsion.measurements.regime import HOLDS, WEAKLY
+from ntk_propulsion.theory.distances import direction
 from ntk_propulsion.theory.inputs import Array
 
 if TYPE_CHECKING:
+    from ntk_propulsion.trajectories.compare import CourseDistance
     from ntk_propulsion.trajectories.trajectory import Trajectory
 
+KERNELS = {
+    "own-full": "what each trains, K_t, from full fine-tuning's K_F",
+    "full": "K_F at each one's parameters, from full fine-tuning's K_F",
+}
+MEASURES = ("cka", "best_scale_error")
 BOTTOM = 1e-4  # of what is drawn of drifts and errors: less is rounding in single precision
 LINES = {"own": "-", "full": "--"}
 REGIME = ("feature_drift", "linearization_error")
@@ -114,11 +124,57 @@ def draw_changes(trajectory: Trajectory, steps: Sequence[int] | None = None) -> 
         ax.set_xlabel(f"drift {words.number(point.measures.feature_drift)}", fontsize=9)
     style.frame(
         figure,
-        f"What training changed in the Jacobian: {plain(words.tuning(trajectory.method))}",
+        f"What training changed in the Jacobian: {plain(tuning_label(trajectory.method))}",
         f"{_setting(trajectory)} The panels on the right share one scale; fixed "
         "features would leave them empty.",
     )
     return figure
+
+
+@style.styled
+def draw_between(distances: Sequence[CourseDistance], *, setting: Setting | str = "") -> Plot:
+    """Draw every method's CKA and best-scale error from full fine-tuning at equal steps.
+
+    Args:
+        distances: As `compare_trajectories` gives them, of one method or several.
+        setting: What the caption says that they are of.
+
+    Raises:
+        InputError: There is none to draw.
+    """
+    shown = [d for d in distances if d.quantity in MEASURES and d.kernel in KERNELS]
+    if not shown:
+        raise InputError("there are no distances between trajectories to draw")
+    looks = style.tuning_looks(d.method for d in shown)
+    figure = Plot([asdict(d) for d in shown], figsize=(10.5, 6.4))
+    axes = figure.subplots(len(MEASURES), len(KERNELS), sharex=True, sharey="row")
+    for line, quantity in zip(axes, MEASURES, strict=True):
+        best = direction(quantity)
+        line[0].set_ylabel(f"{words.metric_label(quantity)} ({best})")
+        for ax, kernel in zip(line, KERNELS, strict=True):
+            of = [d for d in shown if (d.kernel, d.quantity) == (kernel, quantity)]
+            _draw_distances(ax, of, looks)
+    for ax, title in zip(axes[0], KERNELS.values(), strict=True):
+        ax.set(xlabel="")
+        ax.set_title(title, fontsize=9)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper")
+    style.frame(
+        figure,
+        "How far each method is from full fine-tuning at equal steps",
+        f"{plain(setting)} No units; each method at its own learning rate.",
+    )
+    return figure
+
+
+def _draw_distances(
+    ax: Axes, distances: Sequence[CourseDistance], looks: Mapping[str, style.Look]
+) -> None:
+    for method, (colour, marker) in looks.items():
+        course = {d.step: words.finite(d.value) for d in distances if d.method == method}
+        values = [np.nan if value is None else value for value in course.values()]
+        label = plain(tuning_label(method))
+        ax.plot(list(course), values, color=colour, marker=marker, label=label, clip_on=False)
+    style.steps(ax, [d.step for d in distances])
 
 
 def _drawn(trajectories: Sequence[Trajectory]) -> list[Record]:
@@ -187,14 +243,16 @@ def _names(trajectories: Sequence[Trajectory]) -> list[str]:
 
 def _legend(name: str, trajectory: Trajectory) -> str:
     rate = trajectory.settings.get("learning_rate")
-    return plain(f"{words.tuning(name)}, learning rate {rate:g}" if rate else words.tuning(name))
+    return plain(f"{tuning_label(name)}, learning rate {rate:g}" if rate else tuning_label(name))
 
 
 def _setting(trajectory: Trajectory) -> str:
-    settings: dict[str, Any] = trajectory.settings
     return plain(
-        f"Model {Path(str(settings.get('model'))).name}, task {settings.get('task')}, "
-        f"N = {len(trajectory.points[0].outputs)} examples."
+        Setting(
+            model=Path(str(trajectory.settings.get("model") or "")).name,
+            task=str(trajectory.settings.get("task") or ""),
+            examples=len(trajectory.points[0].outputs),
+        )
     )
 
 

@@ -15,7 +15,7 @@ from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.framework.study import execute, failed
 from analysis.vectors import study as vectors
 from analysis.vectors.study import STUDY, Settings
-from ntk_propulsion.propulsion.statistics import TOTAL
+from ntk_propulsion.propulsion import TOTAL
 from ntk_propulsion.runs.progress import Progress
 from tests import tiny_runs
 

@@ -41,7 +41,7 @@ from ntk_propulsion.measurements.tables import (
     KernelSummary,
     ModuleComparison,
 )
-from ntk_propulsion.propulsion.statistics import Moved
+from ntk_propulsion.propulsion import Moved
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.theory.estimate import Estimate
 

@@ -34,8 +34,7 @@ WORK = ("fit_probe", "empirical_ntk", "finetune", "evaluate")
 def undrawn(monkeypatch):
     """Leave the figures out: they take most of a tiny run's time."""
     tiny_runs.finished()
-    monkeypatch.setattr(writer, "draw", lambda *_: {})
-    monkeypatch.setattr(writer, "draw_courses", lambda *_: {})
+    monkeypatch.setattr(writer, "draw_experiment", lambda *_: {})
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import torch
 from ntk_propulsion import load_kernels
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.measurements import rows
-from ntk_propulsion.propulsion import load_adapter
-from ntk_propulsion.propulsion.statistics import scaling_statistics
+from ntk_propulsion.propulsion import load_adapter, scaling_statistics
 from ntk_propulsion.theory.distances import compare_kernels
 from tests import tiny_runs
 

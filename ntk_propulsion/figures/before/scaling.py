@@ -13,7 +13,7 @@ from ntk_propulsion.figures import style
 from ntk_propulsion.figures.before.depth import depth_axis, role
 from ntk_propulsion.figures.before.plot import Plot
 from ntk_propulsion.figures.style import plain
-from ntk_propulsion.propulsion.statistics import NEAR_ONE
+from ntk_propulsion.propulsion import NEAR_ONE
 
 SHADE: dict[str, Any] = {"color": style.AMBER, "alpha": 0.18, "linewidth": 0, "zorder": 0.5}
 LOW, HIGH = NEAR_ONE
