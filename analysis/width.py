@@ -35,8 +35,8 @@ from analysis.framework.rules import (
 from analysis.framework.study import Check, Row, Study, Work, main, seeds
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.figures import style
+from ntk_propulsion.kernels import Kernels
 from ntk_propulsion.kernels.batch import arguments, take
-from ntk_propulsion.kernels.kernel import Kernels
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion
 from ntk_propulsion.kernels.tunings import Full, Propulsion

@@ -43,6 +43,7 @@ def main(model: str, examples: int, tokens: int, memory: str) -> None:
     seconds = time.perf_counter() - start
     peak = resident("VmHWM") - before
     plan = kernels.plan
+    assert plan is not None
     print(where_and_when())
     print(f"{model}, N = {examples}, T = {tokens}, O = 2, full and propulsion: {seconds:.0f} s")
     print(f"plan: {plan}")

@@ -7,18 +7,56 @@ from ntk_propulsion.errors import InputError
 
 if TYPE_CHECKING:
     from ntk_propulsion.auditing.audit import audit_checkpoint
-    from ntk_propulsion.kernels.kernel import Kernel, Kernels, load_kernels, save_kernels
-    from ntk_propulsion.kernels.ntk import empirical_ntk, plan_ntk
-    from ntk_propulsion.kernels.operator import ntk_operator
+    from ntk_propulsion.kernels import (
+        Kernel,
+        Kernels,
+        Options,
+        empirical_ntk,
+        linearized_outputs,
+        load_kernels,
+        ntk_operator,
+        plan_ntk,
+        save_kernels,
+    )
+    from ntk_propulsion.kernels.tunings import (
+        IA3,
+        AdaLoRA,
+        BitFit,
+        Full,
+        Head,
+        LayerNorm,
+        LoRA,
+        Propulsion,
+        RandomSubset,
+        RowColumn,
+        Trainable,
+    )
+    from ntk_propulsion.propulsion.config import PropulsionConfig
+    from ntk_propulsion.theory.distances import compare_kernels
     from ntk_propulsion.trajectories import Trajectory, record_trajectory
 
 __all__ = [
+    "IA3",
+    "AdaLoRA",
+    "BitFit",
+    "Full",
+    "Head",
     "InputError",
     "Kernel",
     "Kernels",
+    "LayerNorm",
+    "LoRA",
+    "Options",
+    "Propulsion",
+    "PropulsionConfig",
+    "RandomSubset",
+    "RowColumn",
+    "Trainable",
     "Trajectory",
     "audit_checkpoint",
+    "compare_kernels",
     "empirical_ntk",
+    "linearized_outputs",
     "load_kernels",
     "ntk_operator",
     "plan_ntk",
@@ -27,22 +65,29 @@ __all__ = [
 ]
 __version__ = "0.2.0"
 
-# Where the names come from: imported when first asked for, so that `--help` needs no torch.
-_HOMES = {
-    "auditing.audit": ("audit_checkpoint",),
-    "kernels.kernel": ("Kernel", "Kernels", "load_kernels", "save_kernels"),
-    "kernels.ntk": ("empirical_ntk", "plan_ntk"),
-    "kernels.operator": ("ntk_operator",),
-    "trajectories": ("Trajectory", "record_trajectory"),
+# Rooms that names come from: imported when first asked for, so that `--help` needs no torch.
+_ROOMS = {
+    "audit_checkpoint": "auditing.audit",
+    "compare_kernels": "theory.distances",
+    "PropulsionConfig": "propulsion.config",
+    "Trajectory": "trajectories",
+    "record_trajectory": "trajectories",
+    **dict.fromkeys(
+        (
+            *("Kernel", "Kernels", "Options", "empirical_ntk", "linearized_outputs"),
+            *("load_kernels", "ntk_operator", "plan_ntk", "save_kernels"),
+        ),
+        "kernels",
+    ),
 }
+_TUNINGS = "kernels.tunings"  # the rest
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home."""
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name from its room."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS.get(name, _TUNINGS)}"), name)
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from ntk_propulsion.checkpoints.dialect import READERS
+from ntk_propulsion.kernels.outputs import OUTPUTS
+from ntk_propulsion.kernels.tunings import TUNINGS
+from ntk_propulsion.tasks.source import SOURCES
+from ntk_propulsion.theory.distances import DISTANCES
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 HOOKS = DOCS / "hooks"
@@ -44,6 +50,19 @@ def test_there_are_examples_in_docstrings():
     assert len(WITH_EXAMPLES) >= 10
 
 
+@pytest.fixture
+def registries():
+    """What pages register is forgotten after them."""
+    known = [TUNINGS, DISTANCES, READERS, OUTPUTS]
+    before, sources = [dict(each) for each in known], list(SOURCES)
+    yield
+    SOURCES[:] = sources
+    for each, old in zip(known, before, strict=True):
+        each.clear()
+        each.update(old)
+
+
+@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("page", [p for p in PAGES if CONSOLE.search(p.read_text())], ids=name_of)
 def test_examples_in_pages_run(page):
     text = "\n".join(CONSOLE.findall(page.read_text()))

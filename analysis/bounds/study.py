@@ -32,6 +32,7 @@ from analysis.framework.options import Training
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Verdict, exceeds, verdict
 from analysis.framework.study import Check, Row, Study, Work, seeds
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.engine.binding import LayerUse
 from ntk_propulsion.kernels.engine.jacobian import EmbeddingBlock, LinearBlock
 from ntk_propulsion.kernels.layers import visit_layers
@@ -234,7 +235,9 @@ def _layers_rows(settings: Settings, seed: int) -> list[Row]:
         if isinstance(uses[0].block, LinearBlock):
             rows.extend(_pair_rows(uses[0], _some_tokens(uses[0], at, rng), settings, about))
 
-    visit_layers(at.model, at.batch, visit, outputs=settings.outputs, memory=settings.memory)
+    visit_layers(
+        at.model, at.batch, visit, outputs=settings.outputs, options=Options(memory=settings.memory)
+    )
     return rows
 
 

@@ -32,6 +32,7 @@ from analysis.framework.rules import Estimate, Verdict, verdict, within, worst
 from analysis.framework.study import Check, Row, Study, Work, seeds
 from analysis.shift.study import classes, label
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.outputs import resolve_outputs
 from ntk_propulsion.kernels.tunings import Propulsion, Tuning
 from ntk_propulsion.measurements import regime
@@ -277,7 +278,12 @@ def _tuned(
     if way[0] is not None:
         wrap(before, way[0])
     found = regime.measure_regime(
-        before, tuned.model, at.batch, method, at.settings.outputs, memory=at.settings.memory
+        before,
+        tuned.model,
+        at.batch,
+        method,
+        at.settings.outputs,
+        options=Options(memory=at.settings.memory),
     )
     certified = as_array(found.before, "K_0")
     ours = start.kernels[method][: len(certified), : len(certified)]

@@ -31,6 +31,7 @@ from analysis.framework.study import Check, Row, Study, Work
 from analysis.theorem import figures as theorem_figures
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures.pairs import per_pair
+from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.tunings import (
     Full,
     Head,
@@ -133,7 +134,7 @@ class _Task:
             outputs=self.settings.outputs,
             draws=self.settings.draws,
             head_modules=head_modules(self.at.model),
-            memory=self.settings.memory,
+            options=Options(memory=self.settings.memory),
         )
         return [
             {"kind": "budget", "point": "theta0", **row}

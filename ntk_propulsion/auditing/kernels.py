@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import torch
 
 from ntk_propulsion.auditing.checkpoint import (
     AuditedKernels,
@@ -18,7 +17,7 @@ from ntk_propulsion.auditing.checkpoint import (
 from ntk_propulsion.auditing.models import Ends, Ground, both_ends
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.subject import Subject
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel, Options
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.tunings import Full, Propulsion
 from ntk_propulsion.measurements.distances import kernel_distances, kernel_drifts
@@ -71,18 +70,19 @@ def _kernels(
 ) -> tuple[Points, RegimeMeasures]:
     """Compute the kernels of full fine-tuning and of Propulsion at both ends, and the regime."""
     batch = ground.encoding.batch
-    dtype = torch.float64 if settings.dtype == "float64" else torch.float32
-    how: dict[str, Any] = {"dtype": dtype, "memory": settings.memory, "seed": settings.seed}
+    options = Options.of(settings)
     before, after = ends.wrapped or (ends.base, ends.tuned)
     tuning = Propulsion() if ends.wrapped else Full()
-    regime = measure_regime(before, after, batch, tuning, settings.outputs, **how)
+    regime = measure_regime(before, after, batch, tuning, settings.outputs, options=options)
     other = Full() if ends.wrapped else Propulsion(degree)
     points: Points = {}
     for point, model, kernel in (
         ("base", ends.base, regime.before),
         ("tuned", ends.tuned, regime.after),
     ):
-        computed = empirical_ntk(model, batch, [other], settings.outputs, per_module=True, **how)
+        computed = empirical_ntk(
+            model, batch, other, settings.outputs, per_module=True, options=options
+        )
         pair = {other.name: computed[other.name], tuning.name: kernel}
         points[point] = {name: pair[name] for name in ("full", "propulsion")}
     return points, regime

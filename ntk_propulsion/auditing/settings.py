@@ -44,20 +44,14 @@ class AuditSettings:
             InputError: One does.
         """
         # here, so that `--help` needs no torch
-        from ntk_propulsion.experiment.settings import check_kernels
+        from ntk_propulsion.kernels import Options
         from ntk_propulsion.propulsion.layers import check_degree
 
         if not self.tuned:
             raise InputError("nothing to audit: give --tuned a checkpoint")
         if self.degree is not None:
             check_degree(self.degree)
-        check_kernels(
-            examples=self.examples,
-            outputs=self.outputs,
-            dtype=self.dtype,
-            seed=self.seed,
-            memory=self.memory,
-        )
+        Options.of(self)
 
     @property
     def names(self) -> list[str]:

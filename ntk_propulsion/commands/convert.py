@@ -18,7 +18,7 @@ from ntk_propulsion.runs.options import option
 class Conversion:
     """Into what a checkpoint is converted."""
 
-    to: str = option(meaning="; ".join(f"{name}: {words}" for name, words in FORMS.items()) + ".")
+    to: str = option(meaning="; ".join(f"{n}: {form.words}" for n, form in FORMS.items()) + ".")
     out: str = option(meaning="File (adapter) or folder (all others) to write.")
     base: str | None = option(
         None, "The model it was trained from: minilm, or a Hugging Face folder."

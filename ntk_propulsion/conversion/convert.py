@@ -7,34 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ntk_propulsion.conversion.forms  # noqa: F401  its files register themselves
 from ntk_propulsion.checkpoints import Dialect
-from ntk_propulsion.conversion.adapter import adapter_file
+from ntk_propulsion.conversion.bases import base_path
 from ntk_propulsion.conversion.folders import (
     MARK,
     MARK_FORMAT,
-    Entry,
     check_out,
     copy_tokenizer,
     new_folder,
     write_json,
     write_tensors,
 )
-from ntk_propulsion.conversion.ia3 import ia3_adapter
-from ntk_propulsion.conversion.merged import merged_entries
-from ntk_propulsion.conversion.public import in_model_entries, wrapped_entries
-from ntk_propulsion.conversion.reading import base_path, read_scaled
+from ntk_propulsion.conversion.form import FORMS, Folder
+from ntk_propulsion.conversion.reading import read_scaled
 from ntk_propulsion.conversion.scaled import ScaledModel
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.runs.files import write_atomically
-
-FORMS = {
-    "adapter": "our adapter, one file",
-    "wrapped": "the public propulsion.py's state dict",
-    "in-model": "the public RoBERTa or DeBERTa file's checkpoint",
-    "merged": "a plain model",
-    "ia3": "an IA3 adapter of PEFT",
-}
-"""What there is to convert to; each a folder but for the adapter."""
 
 
 @dataclass(frozen=True)
@@ -90,49 +79,46 @@ def convert_checkpoint(
     check_out(
         out,
         overwrite=overwrite,
-        folder=to != "adapter",
+        folder=FORMS[to].folder,
         inputs=tuple(path for path in inputs if path),
     )
     model, dialect = read_scaled(source, base=base, degree=degree)
-    if to == {"peft": "ia3"}.get(dialect.name, dialect.name):
+    if dialect.name == FORMS[to].dialect:
         raise InputError(f"{source} is {dialect.words} already")
-    if to == "adapter":
-        content = adapter_file(model)
-        try:
-            write_atomically(out, content)
-        except OSError as error:
-            raise InputError(f"cannot write {out} ({error.strerror})") from error
+    content = FORMS[to].express(model)
+    if isinstance(content, Folder):
+        _write_folder(content, _mark(model, dialect, to), model.folders, out)
     else:
-        _write_folder(model, dialect, to, out)
+        _write_file(content, out)
     return Conversion(out, dialect.words, len(model.vectors), model.degree, tuple(model.notes))
 
 
-def _write_folder(model: ScaledModel, dialect: Dialect, to: str, out: Path) -> None:
-    entries, name, config = _content(model, to)
+def _write_file(content: bytes, out: Path) -> None:
+    try:
+        write_atomically(out, content)
+    except OSError as error:
+        raise InputError(f"cannot write {out} ({error.strerror})") from error
+
+
+def _write_folder(
+    content: Folder, mark: dict[str, Any], sources: tuple[Path, ...], out: Path
+) -> None:
+    """Write a folder: tensors, configuration, the tokenizer from one of `sources`, our mark."""
     with new_folder(out) as folder:
-        write_tensors(folder, entries, "adapter_model" if to == "ia3" else "model")
-        write_json(folder / name, config)
-        if to != "ia3":
-            copy_tokenizer(model.folders, folder)
-        mark = {
-            "format": MARK_FORMAT,
-            "from": dialect.words,
-            "to": to,
-            "degree": model.degree,
-            "base": model.base,
-            "notes": model.notes,
-        }
+        write_tensors(folder, content.entries, content.stem)
+        write_json(folder / content.config_name, content.config)
+        if content.tokenizer:
+            copy_tokenizer(sources, folder)
         write_json(folder / MARK, mark)
 
 
-def _content(model: ScaledModel, to: str) -> tuple[dict[str, Entry], str, dict[str, Any]]:
-    """Return the tensors, and the name and content of the configuration beside them."""
-    if to == "ia3":
-        entries, config = ia3_adapter(model)
-        return entries, "adapter_config.json", config
-    write = {"wrapped": wrapped_entries, "in-model": in_model_entries, "merged": merged_entries}
-    config = {key: value for key, value in model.config.items() if key != "degree"}
-    config["architectures"] = [model.skeleton.class_name]
-    if to == "in-model":
-        config["degree"] = model.known_degree()
-    return write[to](model), "config.json", config
+def _mark(model: ScaledModel, dialect: Dialect, to: str) -> dict[str, Any]:
+    """Return what conversion.json says, by which a later conversion knows the folder for ours."""
+    return {
+        "format": MARK_FORMAT,
+        "from": dialect.words,
+        "to": to,
+        "degree": model.degree,
+        "base": model.base,
+        "notes": model.notes,
+    }

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import Tensor
 
-from ntk_propulsion.checkpoints import TensorInfo
 from ntk_propulsion.checkpoints.files import member, read_json
+from ntk_propulsion.conversion.entries import Entry
 from ntk_propulsion.errors import InputError
 
 MARK = "conversion.json"
@@ -28,27 +26,6 @@ TOKENIZER_FILES = (
     "vocab.json", "vocab.txt", "merges.txt", "bpe.codes", "spm.model", "spiece.model",
     "sentencepiece*.model", "*.tiktoken", "chat_template.*", "generation_config.json",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A tensor to be written.
-
-    Attributes:
-        info: Its shape and dtype.
-        read: Returns it.
-    """
-
-    info: TensorInfo
-    read: Callable[[], Tensor]
-
-    @property
-    def size(self) -> int:
-        """Its bytes."""
-        count = self.info.dtype.itemsize
-        for length in self.info.shape:
-            count *= length
-        return count
 
 
 def check_out(out: Path, *, overwrite: bool, folder: bool, inputs: tuple[Path, ...]) -> None:

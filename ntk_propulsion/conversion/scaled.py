@@ -55,6 +55,11 @@ class ScaledModel:
             raise InputError("the source does not say the degree k of its gains z**k: add --degree")
         return self.degree
 
+    def plain_config(self) -> dict[str, Any]:
+        """Return what config.json of the plain model says."""
+        config = {key: value for key, value in self.config.items() if key != "degree"}
+        return config | {"architectures": [self.skeleton.class_name]}
+
     def changed(self) -> tuple[str, ...]:
         """Return the names of the trained tensors.
 

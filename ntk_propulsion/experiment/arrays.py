@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment.results import Arrays, Results
-from ntk_propulsion.kernels.kernel import Kernel, load_kernels, save_kernels
+from ntk_propulsion.kernels import Kernel, load_kernels, save_kernels
 from ntk_propulsion.trajectories import Trajectory
 
 KERNELS, ADAPTER, TRAJECTORIES = "kernels.safetensors", "adapter.safetensors", "trajectories"

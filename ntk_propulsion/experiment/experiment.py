@@ -35,9 +35,10 @@ from ntk_propulsion.experiment.results import (
     TrainingRun,
 )
 from ntk_propulsion.experiment.settings import Settings
-from ntk_propulsion.kernels.kernel import (
+from ntk_propulsion.kernels import (
     Kernel,
     Kernels,
+    Options,
     data_fingerprint,
     load_kernels,
     model_fingerprint,
@@ -98,7 +99,7 @@ class _Experiment:
     ) -> None:
         self.settings, self.run, self.progress = settings, run, progress
         self.materials, self.loaded = materials, materials.loaded
-        self.dtype = torch.float64 if settings.dtype == "float64" else torch.float32
+        self.options = Options.of(settings)
 
     def do(self, on_results: OnResults) -> None:
         """Do every step that is not done and hand over the results."""
@@ -220,8 +221,7 @@ class _Experiment:
                 at=recorded_steps(settings.steps, settings.trajectory_points),
                 targets=task.targets(drawn, settings.outputs),
                 outputs=settings.outputs,
-                dtype=self.dtype,
-                memory=settings.memory,
+                options=self.options,
                 seed=settings.seed,
                 output_dir=folder / "recording",
                 batch_size=settings.batch_size,
@@ -292,9 +292,7 @@ class _Experiment:
             tunings,
             self.settings.outputs,
             per_module=True,
-            dtype=self.dtype,
-            memory=self.settings.memory,
-            seed=self.settings.seed,
+            options=self.options,
             progress=self.progress.advance,
         )
 

@@ -8,10 +8,10 @@ from typing import get_args
 
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.runs.options import option
+from ntk_propulsion.runs.rooms import modules_in
 
-DTYPES = ("float32", "float64")
-OUTPUTS = ("logits", "margin", "sum")
 NONE, ALL = ("none",), ("all",)
+_OTHERS = [name for name in modules_in("kernels/tunings") if name not in ("full", "propulsion")]
 # At least so much: (setting, least value, why).
 _LEAST = (
     ("steps", 0, "give 0 (no fine-tuning) or more"),
@@ -46,7 +46,7 @@ class Settings:
     )
     tunings: tuple[str, ...] = option(
         (),
-        "Kernels beside full and propulsion, e.g. lora bitfit random_subset.",
+        f"Kernels beside full and propulsion: any of {', '.join(_OTHERS)}, and sums a+b.",
         unset="all that the model has parameters for",
     )
     head: str = option("probe")
@@ -89,6 +89,7 @@ class Settings:
         Raises:
             InputError: One does.
         """
+        from ntk_propulsion.kernels import Options
         from ntk_propulsion.kernels.tunings import resolve_tuning
         from ntk_propulsion.models.loaded import Head
         from ntk_propulsion.propulsion.layers import check_degree
@@ -98,13 +99,7 @@ class Settings:
             resolve_tuning(tuning)
         if self.head not in get_args(Head):
             raise unknown("head", self.head, get_args(Head))
-        check_kernels(
-            examples=self.examples,
-            outputs=self.outputs,
-            dtype=self.dtype,
-            seed=self.seed,
-            memory=self.memory,
-        )
+        Options.of(self)
         for setting, least, why in _LEAST:
             if getattr(self, setting) < least:
                 raise InputError(f"{_option(setting)} {getattr(self, setting)}: {why}")
@@ -116,33 +111,6 @@ class Settings:
                 raise InputError(f"{_option(setting)} {rate}: give a positive finite number")
         if not self.positions:
             raise InputError("--positions is empty: give at least one, e.g. all")
-
-
-def check_kernels(*, examples: int, outputs: str, dtype: str, seed: int, memory: str) -> None:
-    """Refuse what no kernels can be computed with.
-
-    Args:
-        examples: N.
-        outputs: One of `OUTPUTS`.
-        dtype: One of `DTYPES`.
-        seed: Of all draws.
-        memory: Budget, as `kernels.plan.parse_memory` reads it.
-
-    Raises:
-        InputError: A value makes no sense.
-    """
-    import torch
-
-    from ntk_propulsion.kernels.plan import parse_memory
-
-    if examples < 2:
-        raise InputError(f"--examples {examples}: a kernel compares at least 2 examples")
-    for setting, value, known in (("outputs", outputs, OUTPUTS), ("dtype", dtype, DTYPES)):
-        if value not in known:
-            raise unknown(setting, value, known)
-    if not 0 <= seed < 2**32:
-        raise InputError(f"--seed {seed}: give a whole number from 0 to {2**32 - 1}")
-    parse_memory(memory, torch.device("cpu"))
 
 
 def _option(setting: str) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import nn
 
-from ntk_propulsion.kernels.batch import Batch
+from ntk_propulsion.kernels.data import Data
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
 from ntk_propulsion.kernels.ntk import open_job
-from ntk_propulsion.kernels.outputs import OutputFunction
+from ntk_propulsion.kernels.options import DEFAULT, Options
+from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.kernels.tunings import Tuning, output_scaling
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion.layers import output_size
@@ -22,13 +22,12 @@ Visit = Callable[[str, list[LayerUse]], None]
 
 def visit_layers(
     model: nn.Module,
-    batch: Batch,
+    data: Data,
     visit: Visit,
     *,
     positions: str | tuple[str, ...] = "all",
-    outputs: str | OutputFunction = "logits",
-    dtype: torch.dtype | None = None,
-    memory: str | int | None = None,
+    outputs: OutputsLike = "logits",
+    options: Options = DEFAULT,
 ) -> None:
     """Call ``visit(module name, uses)`` once for each layer, with all that its kernels are made of.
 
@@ -57,20 +56,18 @@ def visit_layers(
 
     Args:
         model: Any module; it comes back as it was. On a wrapped one the plain layers are visited.
-        batch: What the model takes, N examples.
+        data: What the model takes, N examples, as in :func:`ntk_propulsion.empirical_ntk`.
         visit: Called under ``torch.no_grad``, in the order of the forward pass. A layer that no
             example reaches is not visited.
         positions: Which layers, as `roles.select` takes them.
         outputs: As in :func:`ntk_propulsion.empirical_ntk`.
-        dtype: To compute in; the model's own by default, at least float32.
-        memory: Budget beside the model, e.g. ``"8GiB"``; half of what is free by default.
+        options: Number format, memory and certificate.
 
     Raises:
         InputError: Bad batch, outputs or positions; too little memory; a layer that does more than
             one product with its weight, or whose Jacobian cannot be certified.
     """
-    layers = [_Layers(positions)]
-    with open_job([model], [batch], layers, outputs, False, dtype, memory) as job:
+    with open_job([model], [data], _Layers(positions), outputs, False, options) as job:
         job.visit(visit)
 
 

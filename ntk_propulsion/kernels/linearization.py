@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.kernels.batch import Batch, batch_size, call, move, take
-from ntk_propulsion.kernels.engine.prepared import compute_dtype, prepared
+from ntk_propulsion.kernels.batch import batch_size, call, move, take
+from ntk_propulsion.kernels.data import Data, as_batch, checked_batch
+from ntk_propulsion.kernels.engine.prepared import prepared
 from ntk_propulsion.kernels.operator import Jacobian
+from ntk_propulsion.kernels.options import DEFAULT, Options
 from ntk_propulsion.kernels.outputs import (
-    OutputFunction,
+    OutputsLike,
     evaluate_outputs,
     resolve_outputs,
     targeted,
@@ -28,11 +30,10 @@ Displaced = nn.Module | Mapping[str, Tensor]
 def linearized_outputs(
     model: nn.Module,
     displaced: Displaced,
-    batch: Batch,
-    outputs: str | OutputFunction = "logits",
+    data: Data,
+    outputs: OutputsLike = "logits",
     *,
-    dtype: torch.dtype | None = None,
-    chunk: int = CHUNK,
+    options: Options = DEFAULT,
 ) -> Tensor:
     """Return f_0 + J_0 (theta_t - theta_0), (N, O): exact, J_0 is never formed.
 
@@ -49,44 +50,43 @@ def linearized_outputs(
         model: At theta_0; run in evaluation mode, and it comes back as it was.
         displaced: At theta_t: the same architecture, or values of the parameters that moved, by
             their names in ``model.named_parameters()``.
-        batch: The dict that the model takes, N examples.
+        data: N examples, as in :func:`ntk_propulsion.empirical_ntk`.
         outputs: As in :func:`ntk_propulsion.empirical_ntk`.
-        dtype: To compute in; the model's own by default, at least float32.
-        chunk: Examples a pass takes at once.
+        options: Number format, and the examples a pass takes at once (8 by default).
 
     Raises:
         InputError: Bad batch or outputs; parameters that the model does not have, or of another
             shape; a model without second derivatives.
     """
-    work = compute_dtype(model, dtype)
+    work = options.compute_dtype(model)
     change = displacement(model, displaced, work)
-    values = model_outputs(model, batch, outputs, dtype=work, chunk=chunk)
+    batch = as_batch(data)
+    values = model_outputs(model, batch, outputs, options=options)
     if not change:
         return values
     if any(p.is_floating_point() and p.dtype != work for p in model.parameters()):
         model = copy.deepcopy(model).to(work)
     function = resolve_outputs(outputs)
     ready = targeted(function, move(batch, values.device, work))
-    jacobian = Jacobian(model, tuple(change), ready, function, batch_size(batch), chunk)
+    n, chunk = batch_size(batch), options.chunk or CHUNK
+    jacobian = Jacobian(model, tuple(change), ready, function, n, chunk)
     jacobian.outputs()  # refuses models whose second derivatives are wrong
     return values + jacobian.product(list(change.values()))
 
 
 def model_outputs(
     model: nn.Module,
-    batch: Batch,
-    outputs: str | OutputFunction = "logits",
+    data: Data,
+    outputs: OutputsLike = "logits",
     *,
-    dtype: torch.dtype | None = None,
-    chunk: int = CHUNK,
+    options: Options = DEFAULT,
 ) -> Tensor:
     """Return f, (N, O), computed as :func:`linearized_outputs` computes f_0.
 
     Arguments and errors are those of :func:`linearized_outputs`.
     """
-    if chunk < 1:
-        raise InputError(f"a pass takes at least one example at once, not {chunk}")
-    work = compute_dtype(model, dtype)
+    work, chunk = options.compute_dtype(model), options.chunk or CHUNK
+    batch = checked_batch(model, data)
     n, function = batch_size(batch), resolve_outputs(outputs)
     rows = []
     with prepared(model, work, set()) as ready, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):

@@ -10,62 +10,75 @@ import torch
 from torch import nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.batch import Batch, batch_size, move
+from ntk_propulsion.kernels.batch import move
+from ntk_propulsion.kernels.collection import Kernels
+from ntk_propulsion.kernels.data import Data, as_batch, checked_batch
+from ntk_propulsion.kernels.dtypes import Dtype
 from ntk_propulsion.kernels.engine.binding import Binding
 from ntk_propulsion.kernels.engine.job import Job, Progress, Side
-from ntk_propulsion.kernels.engine.prepared import compute_dtype, prepared
-from ntk_propulsion.kernels.engine.product import Product
-from ntk_propulsion.kernels.kernel import Kernels, data_fingerprint
-from ntk_propulsion.kernels.outputs import BatchOutputs, OutputFunction, resolve_outputs
-from ntk_propulsion.kernels.plan import Plan, parse_memory
-from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
+from ntk_propulsion.kernels.engine.prepared import prepared
+from ntk_propulsion.kernels.fingerprints import data_fingerprint
+from ntk_propulsion.kernels.options import Memory, Options
+from ntk_propulsion.kernels.outputs import BatchOutputs, OutputsLike, resolve_outputs
+from ntk_propulsion.kernels.plan import Plan
+from ntk_propulsion.kernels.tunings import Tuning, TuningLike, resolve_tuning
+from ntk_propulsion.runs.bar import shown
 
 T = TypeVar("T")
 
 
 def empirical_ntk(
     model: nn.Module,
-    batch: Batch,
-    tunings: Iterable[str | Tuning] = ("full",),
-    outputs: str | OutputFunction = "logits",
+    data: Data,
+    tunings: TuningLike | Iterable[TuningLike] = "full",
+    outputs: OutputsLike = "logits",
     *,
-    other: Batch | None = None,
+    other: Data | None = None,
     other_model: nn.Module | None = None,
     per_module: bool = False,
-    dtype: torch.dtype | None = None,
-    memory: str | int | None = None,
+    dtype: Dtype | None = None,
+    memory: Memory | None = None,
     certificate: bool = True,
     strict: bool = False,
     product: str = "gradient",
     precision: str = "highest",
     seed: int = 0,
-    progress: Progress | None = None,
+    options: Options | None = None,
+    progress: Progress | bool | None = None,
 ) -> Kernels:
     """Return the empirical NTK of each tuning: K[no, mp] = <df_no/dtheta, df_mp/dtheta>.
 
     Exact for every architecture: blocks come from closed forms and a general rule, a certificate
     compares them with autograd, and what fails it is done by autograd, example by example. The
-    model comes back as it was, also after an error. Dropout is off.
+    model is run in evaluation mode (dropout off, running statistics) whatever mode it is in, and
+    comes back as it was, each module in its own mode, also after an error.
 
     Examples:
         >>> model = torch.nn.Linear(3, 2)
         >>> kernels = empirical_ntk(model, torch.randn(5, 3), ["full", "bitfit"])
-        >>> kernels["full"].matrix.shape  # 5 examples x 2 outputs, row n*2 + o
+        >>> kernels["full"].shape  # 5 examples x 2 outputs, row n*2 + o
         torch.Size([10, 10])
+        >>> empirical_ntk(model, torch.randn(5, 3), "bitfit", outputs=0, dtype="float64")["bitfit"]
+        Kernel bitfit, 5 examples x 1 output, 2 parameters, float64
 
     Args:
-        model: Any module; it is run in evaluation mode.
-        batch: The dict that the model takes (or a tensor, or a tuple), N examples in front.
-        tunings: What trains: names (``"full"``, ``"propulsion"``, ...) or tunings.
-        outputs: ``"logits"``, ``"margin"``, ``"sum"``, or a function from the model's output to
-            (N, O).
-        other: A second batch, M examples: cross kernels (N*O, M*O).
+        model: Any module.
+        data: N examples in front: the dict that the model takes, a tensor, a tuple or list of
+            positional arguments (tensors, or arrays of numpy); or a torch Dataset or TensorDataset
+            of these, or a DataLoader that does not shuffle. Labels only where the model takes them.
+        tunings: What trains, one or several: names (``"full"``, ``"propulsion"``,
+            ``"lora+bitfit"`` ...), tunings (``Full()``, ``Propulsion(15)``) or their classes, a
+            ``PropulsionConfig``, or a configuration of ``peft`` (``LoraConfig`` ...).
+        outputs: ``"logits"``, ``"margin"``, ``"sum"``, ``"loss"`` (labels in the data, or
+            ``Loss(labels)``), a column of the logits (``0``), any of
+            `ntk_propulsion.kernels.outputs`, or a function from the model's output to (N, O).
+        other: Other data, M examples: cross kernels (N*O, M*O).
         other_model: The same architecture at other parameters, at which the columns' derivatives
-            are taken (features before and after training); on ``batch`` unless ``other`` is given.
+            are taken (features before and after training); on ``data`` unless ``other`` is given.
             The kernel is then not symmetric.
         per_module: Also keep each module's part.
-        dtype: To compute in; the model's own by default, at least float32. Sums over modules are
-            in float64.
+        dtype: To compute in, ``"float64"`` or a torch.dtype; the model's own by default, at least
+            float32. Sums over modules are in float64.
         memory: Budget beside the model, e.g. ``"8GiB"``; half of what is free by default.
         certificate: Compare with autograd (about one more backward pass).
         strict: Raise instead of falling back to autograd.
@@ -75,32 +88,45 @@ def empirical_ntk(
         precision: Of the products: ``"highest"``, or ``"tf32"`` or ``"bf16"`` for speed on a GPU;
             ``Kernels.precision_error`` then says what it cost.
         seed: Of the certificate's random weights.
-        progress: Called with (rounds done, rounds in all).
+        options: All from ``dtype`` to ``seed`` in one object, instead of them.
+        progress: True for a bar, or a function called with (rounds done, rounds in all).
 
     Raises:
-        InputError: Bad batch, outputs or tuning; a model that mixes examples; too little memory;
+        InputError: Bad data, outputs or tuning; a model that mixes examples; too little memory;
             models of different parameters, or of which a tuning trains different ones.
         CertificateError: Under ``strict``, a parameter has no certified closed form.
     """
-    multiply = Product(product, precision, seed)
-    how = (per_module, dtype, memory, multiply, certificate, strict, seed)
-    models, batches = _given(model, other_model), _given(batch, other)
-    with open_job(models, batches, tunings, outputs, *how) as job:
-        job.run(progress)
-    return job.result(models, [data_fingerprint(b) for b in batches])
+    chosen = Options.given(
+        options,
+        dtype=dtype,
+        memory=memory,
+        certificate=certificate,
+        strict=strict,
+        product=product,
+        precision=precision,
+        seed=seed,
+    )
+    models, batches = _both(model, other_model), [as_batch(each) for each in _both(data, other)]
+    with (
+        open_job(models, batches, tunings, outputs, per_module, chosen) as job,
+        shown(progress, "kernels") as tell,
+    ):
+        job.run(tell)
+    return job.result(models, [data_fingerprint(batch) for batch in batches])
 
 
 def plan_ntk(
     model: nn.Module,
-    batch: Batch,
-    tunings: Iterable[str | Tuning] = ("full",),
-    outputs: str | OutputFunction = "logits",
+    data: Data,
+    tunings: TuningLike | Iterable[TuningLike] = "full",
+    outputs: OutputsLike = "logits",
     *,
-    other: Batch | None = None,
+    other: Data | None = None,
     other_model: nn.Module | None = None,
     per_module: bool = False,
-    dtype: torch.dtype | None = None,
-    memory: str | int | None = None,
+    dtype: Dtype | None = None,
+    memory: Memory | None = None,
+    options: Options | None = None,
 ) -> Plan:
     """Return how :func:`empirical_ntk` would do the same: print it before a long run.
 
@@ -109,42 +135,34 @@ def plan_ntk(
     Raises:
         InputError: As :func:`empirical_ntk`, too little memory among others.
     """
-    models, batches = _given(model, other_model), _given(batch, other)
-    with open_job(models, batches, tunings, outputs, per_module, dtype, memory) as job:
+    chosen = Options.given(options, dtype=dtype, memory=memory)
+    models, given = _both(model, other_model), _both(data, other)
+    with open_job(models, given, tunings, outputs, per_module, chosen) as job:
         return job.plan
 
 
 @contextmanager
 def open_job(
     models: Sequence[nn.Module],
-    batches: Sequence[Batch],
-    tunings: Iterable[str | Tuning],
-    outputs: str | OutputFunction,
+    data: Sequence[Data],
+    tunings: TuningLike | Iterable[TuningLike],
+    outputs: OutputsLike,
     per_module: bool,
-    dtype: torch.dtype | None,
-    memory: str | int | None,
-    product: Product | None = None,
-    certificate: bool = True,
-    strict: bool = False,
-    seed: int = 0,
+    options: Options,
 ) -> Iterator[Job]:
     """Check all arguments, prepare the models, survey and plan."""
-    resolved = [resolve_tuning(tuning) for tuning in tunings]
-    names = [tuning.name for tuning in resolved]
-    if not names or len(set(names)) < len(names):
-        raise InputError(f"tunings need distinct names, and these are {names}: set name=...")
+    batches = [checked_batch(models[0], each) for each in data]
+    resolved = resolve_tunings(tunings)
     bindings = [{tuning.name: tuning.bind(model) for tuning in resolved} for model in models]
     if len(models) > 1:
         _check_alike(models, bindings)
     function = resolve_outputs(outputs)
-    if len(batches) > 1:
-        batch_size(batches[1])
-        if isinstance(function, BatchOutputs) and function.of_one_batch:
-            raise InputError(
-                f"{type(function).__name__} was given what belongs to the examples of one batch: "
-                "for a cross kernel, labels go into both batches"
-            )
-    work = torch.promote_types(compute_dtype(models[0], dtype), compute_dtype(models[-1], dtype))
+    if len(data) > 1 and isinstance(function, BatchOutputs) and function.of_one_batch:
+        raise InputError(
+            f"{type(function).__name__} was given what belongs to the examples of one batch: for a "
+            "cross kernel, labels go into both batches"
+        )
+    work = options.compute_dtype(*models)
     with ExitStack() as stack:
         ready = [
             stack.enter_context(prepared(model, work, _trained(model, bound)))
@@ -154,12 +172,25 @@ def open_job(
         moved = [move(batch, device, work) for batch in batches]
         ends = (0, -1) if len(models) > 1 or len(batches) > 1 else (0,)
         sides = [Side.of(ready[i], bindings[i], moved[i], function) for i in ends]
-        budget = parse_memory(memory, device)
-        multiply = product or Product()
-        yield Job(bindings[0], sides, per_module, seed, certificate, strict, multiply, budget)
+        yield Job(bindings[0], sides, per_module, options)
 
 
-def _given(first: T, second: T | None) -> list[T]:
+def resolve_tunings(tunings: TuningLike | Iterable[TuningLike]) -> list[Tuning]:
+    """Return the tunings that one or several of their forms say, with distinct names.
+
+    Raises:
+        InputError: One is unknown, there is none, or two have one name.
+    """
+    one = isinstance(tunings, str | Tuning) or not isinstance(tunings, Iterable)
+    given: Iterable[TuningLike] = [tunings] if one else tunings  # type: ignore[assignment]
+    resolved = [resolve_tuning(tuning) for tuning in given]
+    names = [tuning.name for tuning in resolved]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"tunings need distinct names, and these are {names}: set name=...")
+    return resolved
+
+
+def _both(first: T, second: T | None) -> list[T]:
     return [first] if second is None else [first, second]
 
 

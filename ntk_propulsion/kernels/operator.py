@@ -15,15 +15,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import Batch, batch_size, call, move, take
+from ntk_propulsion.kernels.data import Data, checked_batch
+from ntk_propulsion.kernels.dtypes import Dtype
 from ntk_propulsion.kernels.engine.certificate import TOLERANCE
-from ntk_propulsion.kernels.engine.prepared import compute_dtype, prepared
+from ntk_propulsion.kernels.engine.prepared import prepared
+from ntk_propulsion.kernels.options import Options
 from ntk_propulsion.kernels.outputs import (
     OutputFunction,
+    OutputsLike,
     evaluate_outputs,
     resolve_outputs,
     targeted,
 )
-from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
+from ntk_propulsion.kernels.tunings import TuningLike, resolve_tuning
 
 
 @dataclass(frozen=True)
@@ -114,12 +118,13 @@ class Jacobian:
 
 def ntk_operator(
     model: nn.Module,
-    batch: Batch,
-    tuning: str | Tuning = "full",
-    outputs: str | OutputFunction = "logits",
+    data: Data,
+    tuning: TuningLike = "full",
+    outputs: OutputsLike = "logits",
     *,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype | None = None,
     chunk: int | None = None,
+    options: Options | None = None,
 ) -> LinearOperator:
     """Return the empirical NTK as an operator, (N*O, N*O), rows n*O + o; K is never formed.
 
@@ -134,17 +139,19 @@ def ntk_operator(
 
     Args:
         model: As in :func:`ntk_propulsion.empirical_ntk`.
-        batch: The dict that the model takes, N examples.
+        data: N examples, as in :func:`ntk_propulsion.empirical_ntk`.
         tuning: What trains: whole parameters of the model (a wrapped model's count).
         outputs: As in :func:`ntk_propulsion.empirical_ntk`.
         dtype: To compute in; the model's own by default, at least float32. In another dtype the
             operator works on a copy of the model as it is now.
         chunk: Examples a pass takes at once; all by default.
+        options: Both in one object, instead of them.
 
     Raises:
         InputError: Bad batch or outputs; a tuning that trains more than the model's own parameters;
             a model without second derivatives.
     """
+    chosen = Options.given(options, dtype=dtype, chunk=chunk)
     resolved = resolve_tuning(tuning)
     binding = resolved.bind(model)
     if binding.features or binding.entries:
@@ -152,15 +159,14 @@ def ntk_operator(
             f"an operator's tuning trains whole parameters of the model, and {resolved.name!r} "
             "does not: wrap the model and use 'trainable', or take empirical_ntk"
         )
-    work = compute_dtype(model, dtype)
+    work = chosen.compute_dtype(model)
     if any(p.is_floating_point() and p.dtype != work for p in model.parameters()):
         model = copy.deepcopy(model).to(work)
     device = next(model.parameters()).device
+    batch = checked_batch(model, data)
     n, function = batch_size(batch), resolve_outputs(outputs)
     ready = targeted(function, move(batch, device, work))
-    if chunk is not None and chunk < 1:
-        raise InputError(f"a pass takes at least one example at once, not {chunk}")
-    jacobian = Jacobian(model, binding.parameters, ready, function, n, chunk or n)
+    jacobian = Jacobian(model, binding.parameters, ready, function, n, chosen.chunk or n)
     o = jacobian.outputs()
 
     def product(v: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch.func import functional_call, jacrev
 
 from ntk_propulsion.kernels.batch import Batch, arguments, batch_size, take
 from ntk_propulsion.kernels.outputs import (
-    OutputFunction,
+    OutputsLike,
     evaluate_outputs,
     resolve_outputs,
     targeted,
@@ -23,7 +23,7 @@ from ntk_propulsion.kernels.outputs import (
 def reference_jacobian(
     model: nn.Module,
     batch: Batch,
-    outputs: str | OutputFunction = "logits",
+    outputs: OutputsLike = "logits",
     parameters: Iterable[str] | None = None,
 ) -> dict[str, Tensor]:
     """Return each parameter's Jacobian, (N*O, entries), rows example-major.
@@ -55,7 +55,7 @@ def reference_jacobian(
 def reference_ntk(
     model: nn.Module,
     batch: Batch,
-    outputs: str | OutputFunction = "logits",
+    outputs: OutputsLike = "logits",
     parameters: Iterable[str] | None = None,
     other: Batch | None = None,
 ) -> Tensor:

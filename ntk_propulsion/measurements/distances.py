@@ -6,32 +6,7 @@ from collections.abc import Mapping
 
 from ntk_propulsion.measurements.parts import PARTS, Parts
 from ntk_propulsion.measurements.tables import KernelDistance, KernelDrift
-from ntk_propulsion.theory.distances import compare_kernels
-from ntk_propulsion.theory.estimate import Estimate, Estimates
-from ntk_propulsion.theory.inputs import Array
-from ntk_propulsion.theory.intervals import bootstrap_intervals
-
-
-def measured_distances(K: Array, K0: Array, outputs: int, seed: int) -> Estimates:
-    """Return every distance of K from K0 with its bootstrap interval where it has one.
-
-    Fewer than 3 examples have no interval.
-
-    Args:
-        K: (N*O, N*O).
-        K0: The reference, of the same shape.
-        outputs: O.
-        seed: Of the bootstrap over examples.
-    """
-    values = compare_kernels(K, K0, outputs)
-    few = len(K) < 3 * outputs
-    intervals = {} if few else bootstrap_intervals(K, K0, outputs, seed=seed)
-    return {
-        name: Estimate(value, intervals[name].low, intervals[name].high)
-        if name in intervals
-        else Estimate(value)
-        for name, value in values.items()
-    }
+from ntk_propulsion.theory.comparison import estimate_distances
 
 
 def kernel_distances(
@@ -53,7 +28,7 @@ def kernel_distances(
             tuning,
             reference,
             part,
-            measured_distances(own[part], theirs[part], outputs, seed),
+            estimate_distances(own[part], theirs[part], outputs, seed=seed),
         )
         for tuning, own in parts.items()
         for part in PARTS
@@ -82,7 +57,7 @@ def kernel_drifts(
             method,
             tuning,
             part,
-            measured_distances(own[part], before[tuning][part], outputs, seed),
+            estimate_distances(own[part], before[tuning][part], outputs, seed=seed),
         )
         for tuning, own in after.items()
         for part in PARTS

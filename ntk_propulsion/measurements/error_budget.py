@@ -19,15 +19,16 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.kernels import Kernel, Kernels
 from ntk_propulsion.kernels.batch import Batch, batch_size
 from ntk_propulsion.kernels.engine.binding import Feature, LayerUse
 from ntk_propulsion.kernels.engine.gram import Workspace, add_gram, mirror, sum_of
 from ntk_propulsion.kernels.engine.jacobian import ElementwiseBlock
 from ntk_propulsion.kernels.engine.product import Product
-from ntk_propulsion.kernels.kernel import Kernel, Kernels
 from ntk_propulsion.kernels.layers import visit_layers
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.outputs import OutputFunction
+from ntk_propulsion.kernels.options import DEFAULT, Options
+from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion, mean_square
 from ntk_propulsion.kernels.tunings import Full, Parameters, Propulsion
 from ntk_propulsion.measurements.rows import Row, parts_of
@@ -52,7 +53,6 @@ class Budget:
     Attributes:
         degree: The power k of Propulsion.
         outputs: O.
-        seed: Of the redraws and of the bootstrap.
         parts: By part, ``"all"`` and, where head modules were named, ``"without_head"``: steps by
             name, distances by name. Coverage, weighting, sampling and training lead from K_F to
             K_P; total is the whole way; chance is one redraw from another.
@@ -93,14 +93,12 @@ def measure_budget(
     *,
     degree: int = 15,
     positions: str | tuple[str, ...] = "all",
-    outputs: str | OutputFunction = "logits",
+    outputs: OutputsLike = "logits",
     draws: int = 16,
-    seed: int = 0,
     head_modules: Collection[str] = (),
     resamples: int = 1000,
     module_intervals: bool = False,
-    memory: str | int | None = None,
-    dtype: torch.dtype | None = None,
+    options: Options = DEFAULT,
     progress: Progress | None = None,
 ) -> Budget:
     """Return the error budget of Theorem 1 for a model on a batch of N examples.
@@ -115,12 +113,10 @@ def measure_budget(
         positions: The scaled layers, as `roles.select` takes them.
         outputs: As in :func:`ntk_propulsion.empirical_ntk`.
         draws: How often the weights are redrawn.
-        seed: Of the redraws and of the bootstrap.
         head_modules: Names of the head's modules; the budget without them is then given too.
         resamples: Of the bootstrap over examples; 0 for no intervals.
         module_intervals: Whether layers have intervals too: several bootstraps for each.
-        memory: Budget beside the model, e.g. ``"8GiB"``; half of what is free by default.
-        dtype: To compute in; the model's own by default, at least float32.
+        options: Of the kernels; the seed is that of the redraws and of the bootstrap too.
         progress: Called with (done, in all): the model's kernels are one, each layer is one more.
 
     Raises:
@@ -136,6 +132,7 @@ def measure_budget(
         if name not in modules:
             raise unknown("head module", name, modules)
     layers = list(select(model, positions))
+    seed = options.seed
     seeds = range(seed * draws, (seed + 1) * draws)
     redraws = [_features(RedrawnPropulsion(degree, positions, s), model) for s in seeds]
 
@@ -157,8 +154,7 @@ def measure_budget(
         ],
         outputs,
         per_module=True,
-        dtype=dtype,
-        memory=memory,
+        options=options,
     )
     report(1)
     measuring = _Measuring(model, kernels, redraws, degree, set(head_modules), seed)
@@ -168,9 +164,7 @@ def measure_budget(
         measuring.layer(name, uses)
         report(1 + len(measuring.layers))
 
-    visit_layers(
-        model, batch, visit, positions=positions, outputs=outputs, dtype=dtype, memory=memory
-    )
+    visit_layers(model, batch, visit, positions=positions, outputs=outputs, options=options)
     return measuring.budget(resamples)
 
 

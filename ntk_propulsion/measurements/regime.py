@@ -7,7 +7,7 @@ the kernel between the two models, everything follows from three kernels:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ntk_propulsion.kernels.batch import Batch
-from ntk_propulsion.kernels.engine.prepared import compute_dtype
 from ntk_propulsion.kernels.kernel import Kernel
-from ntk_propulsion.kernels.linearization import CHUNK, linearized_outputs, model_outputs
+from ntk_propulsion.kernels.linearization import linearized_outputs, model_outputs
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.outputs import OutputFunction
+from ntk_propulsion.kernels.options import DEFAULT, Options
+from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
 from ntk_propulsion.theory.distances import compare_kernels
 from ntk_propulsion.theory.inputs import Array, as_array
@@ -122,12 +122,9 @@ def measure_regime(
     model_t: nn.Module,
     batch: Batch,
     tuning: str | Tuning = "full",
-    outputs: str | OutputFunction = "logits",
+    outputs: OutputsLike = "logits",
     *,
-    dtype: torch.dtype | None = None,
-    memory: str | int | None = None,
-    chunk: int = CHUNK,
-    seed: int = 0,
+    options: Options = DEFAULT,
     before: Kernel | None = None,
 ) -> RegimeMeasures:
     """Measure linearization and feature drift between a model before and after training, exactly.
@@ -142,11 +139,7 @@ def measure_regime(
         batch: The dict that the models take, N examples.
         tuning: What trains.
         outputs: As in :func:`ntk_propulsion.empirical_ntk`.
-        dtype: To compute in; the models' own by default, at least float32. float64 resolves small
-            drifts.
-        memory: Budget beside the models, as in :func:`ntk_propulsion.empirical_ntk`.
-        chunk: Examples that a pass of the linearized model takes at once.
-        seed: Of the kernels' certificates.
+        options: Of the kernels and of the linearized model; float64 resolves small drifts.
         before: K_0 with its parts by module, where it is known from an earlier call with the same
             model, batch and tuning.
 
@@ -154,7 +147,8 @@ def measure_regime(
         InputError: Bad batch, tuning or outputs; models of different parameters; Jacobians that
             vanish before training, or after.
     """
-    work = torch.promote_types(compute_dtype(model0, dtype), compute_dtype(model_t, dtype))
+    work = options.compute_dtype(model0, model_t)
+    options = replace(options, dtype=work)
     trains = resolve_tuning(tuning)
 
     def kernel_of(model: nn.Module, other: nn.Module | None = None) -> Kernel:
@@ -165,19 +159,17 @@ def measure_regime(
             outputs,
             other_model=other,
             per_module=True,
-            dtype=work,
-            memory=memory,
-            seed=seed,
+            options=options,
         )
         return found[trains.name]
 
     cross = kernel_of(model_t, model0)  # first: it refuses models that do not match
     before, after = kernel_of(model0) if before is None else before, kernel_of(model_t)
     f_0, f_t = (
-        as_array(model_outputs(model, batch, outputs, dtype=work, chunk=chunk), name)
+        as_array(model_outputs(model, batch, outputs, options=options), name)
         for model, name in ((model0, "f_0"), (model_t, "f_t"))
     )
-    linear = linearized_outputs(model0, model_t, batch, outputs, dtype=work, chunk=chunk)
+    linear = linearized_outputs(model0, model_t, batch, outputs, options=options)
     f_lin = as_array(linear, "f_lin")
     error, moved = f_t - f_lin, f_t - f_0
     rounding = ROUNDINGS * torch.finfo(work).eps

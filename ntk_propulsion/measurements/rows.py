@@ -10,11 +10,11 @@ import numpy as np
 
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.measurements.distances import kernel_distances, kernel_drifts
-from ntk_propulsion.measurements.distances import measured_distances as _measured
 from ntk_propulsion.measurements.modules import module_comparisons
 from ntk_propulsion.measurements.parts import PARTS, parts_of, plain_module
 from ntk_propulsion.measurements.summaries import kernel_summaries
 from ntk_propulsion.propulsion import ScalingStatistics
+from ntk_propulsion.theory.comparison import estimate_distances
 
 __all__ = ["PARTS", "parts_of", "plain_module"]
 Row = dict[str, Any]
@@ -22,8 +22,9 @@ Matrices = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def measured(K: np.ndarray, K0: np.ndarray, outputs: int, seed: int) -> Row:
-    """Return `distances.measured_distances` as a dictionary."""
-    return {name: asdict(each) for name, each in _measured(K, K0, outputs, seed).items()}
+    """Return `theory.comparison.estimate_distances` as a dictionary."""
+    found = estimate_distances(K, K0, outputs, seed=seed)
+    return {name: asdict(each) for name, each in found.items()}
 
 
 def distance_rows(point: str, parts: Matrices, outputs: int, seed: int) -> list[Row]:

@@ -14,7 +14,7 @@ from ntk_propulsion import figures
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, AuditedKernels
 from ntk_propulsion.auditing.results import SCHEMA, Audit, AuditRecord
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.kernel import Kernel, load_kernels, save_kernels
+from ntk_propulsion.kernels import Kernel, load_kernels, save_kernels
 from ntk_propulsion.report import audit_figures
 from ntk_propulsion.report.audit_page import audit_page
 from ntk_propulsion.report.writer import write_files

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.kernel import Kernel, load_kernels, save_kernels
+from ntk_propulsion.kernels import Kernel, load_kernels, save_kernels
 from ntk_propulsion.measurements.regime import RegimeMeasures
 from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.theory.inputs import as_array

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ from ntk_propulsion.kernels.batch import Batch, batch_size
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.kernels.linearization import displacement, model_outputs
 from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.outputs import OutputFunction
+from ntk_propulsion.kernels.options import Options
+from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.kernels.tunings import Full, Trainable, Tuning
 from ntk_propulsion.measurements.regime import RegimeMeasures, measure_regime, relative_change
 from ntk_propulsion.theory.inputs import Array, as_array
@@ -43,25 +43,19 @@ class Measure:
         start: The model at theta_0; what the method trains requires a gradient.
         method: The method's name.
         batch: What the model takes, N examples.
-        outputs: As in :func:`ntk_propulsion.empirical_ntk`, like the next two.
-        dtype: To compute in.
-        memory: Budget beside the models.
-        chunk: Examples that a pass of the linearized model takes at once.
-        seed: Of the kernels' certificates.
+        outputs: As in :func:`ntk_propulsion.empirical_ntk`.
+        options: Of the kernels and of the linearized model.
     """
 
     start: nn.Module
     method: str
     batch: Batch
-    outputs: str | OutputFunction
-    dtype: torch.dtype | None
-    memory: str | int | None
-    chunk: int
-    seed: int
+    outputs: OutputsLike
+    options: Options
 
     def values(self, model: nn.Module) -> Array:
         """Return a model's outputs, (N, O) in float64, finite or not."""
-        found = model_outputs(model, self.batch, self.outputs, **self._passes)
+        found = model_outputs(model, self.batch, self.outputs, options=self.options)
         return found.detach().to("cpu", torch.float64).numpy()
 
     def point(self, now: nn.Module, step: int, last: Reached | None = None) -> Point:
@@ -81,9 +75,8 @@ class Measure:
             self.batch,
             self._own,
             self.outputs,
+            options=self.options,
             before=self._before,
-            **self._passes,
-            **self._kernels,
         )
         moved = displacement(self.start, now, torch.float64).values()
         velocities = np.zeros(1 + batch_size(self.batch))
@@ -109,14 +102,6 @@ class Measure:
     def _own(self) -> Tuning:
         return Trainable(self.method)
 
-    @property
-    def _passes(self) -> dict[str, Any]:
-        return {"dtype": self.dtype, "chunk": self.chunk}
-
-    @property
-    def _kernels(self) -> dict[str, Any]:
-        return {"memory": self.memory, "seed": self.seed}
-
     def _kernel(
         self,
         model: nn.Module,
@@ -125,8 +110,15 @@ class Measure:
         *,
         per_module: bool = False,
     ) -> Kernel:
-        how: dict[str, Any] = {"dtype": self.dtype, "per_module": per_module, **self._kernels}
-        found = empirical_ntk(model, self.batch, [tuning], self.outputs, other_model=other, **how)
+        found = empirical_ntk(
+            model,
+            self.batch,
+            tuning,
+            self.outputs,
+            other_model=other,
+            per_module=per_module,
+            options=self.options,
+        )
         return found[tuning.name]
 
     def _full(self, now: nn.Module, own: Kernel) -> Kernel:

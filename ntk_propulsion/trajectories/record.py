@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import data_fingerprint, model_fingerprint
 from ntk_propulsion.kernels.batch import Batch
-from ntk_propulsion.kernels.kernel import data_fingerprint, model_fingerprint
-from ntk_propulsion.kernels.linearization import CHUNK
-from ntk_propulsion.kernels.outputs import OutputFunction
+from ntk_propulsion.kernels.options import DEFAULT, Options
+from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.tasks import Example, Task
 from ntk_propulsion.theory.inputs import Array
@@ -54,10 +54,8 @@ def record_trajectory(
     learning_rate: float,
     at: Iterable[int] | None = None,
     targets: ArrayLike | None = None,
-    outputs: str | OutputFunction = "logits",
-    dtype: torch.dtype | None = None,
-    memory: str | int | None = None,
-    chunk: int = CHUNK,
+    outputs: OutputsLike = "logits",
+    options: Options = DEFAULT,
     seed: int = 0,
     output_dir: Path | str | None = None,
     on_step: OnStep | None = None,
@@ -90,11 +88,9 @@ def record_trajectory(
         targets: Of the N examples, as `theory.regression.as_targets` takes them; without them
             there is no alignment with targets.
         outputs: As in :func:`ntk_propulsion.empirical_ntk`.
-        dtype: Of the kernels; the model's own by default, at least float32, which resolves drifts
-            above about 2e-3. float64 resolves 1e-7.
-        memory: Budget beside the models, as in :func:`ntk_propulsion.empirical_ntk`.
-        chunk: Examples that a pass of the linearized model takes at once.
-        seed: Of training, adapters and certificates.
+        options: Of the kernels and of the linearized model. float32 resolves drifts above about
+            2e-3, float64 those of 1e-7.
+        seed: Of training and adapters.
         output_dir: Where points go as they are recorded, for `Trajectory.load`; what trains as it
             stands at the last point lies beside them.
         on_step: Called with each step's number and loss, after what is recorded there.
@@ -113,7 +109,7 @@ def record_trajectory(
         "examples": data_fingerprint(batch),
         "method": described(method),
         "outputs": outputs if isinstance(outputs, str) else _name_of(outputs),
-        "dtype": None if dtype is None else str(dtype),
+        "dtype": None if options.dtype is None else str(options.dtype),
         "at": _points(at, steps),
         "steps": steps,
         "learning_rate": learning_rate,
@@ -122,7 +118,7 @@ def record_trajectory(
     }
     start = copy.deepcopy(loaded.model)
     name = apply_method(start, method, steps=steps, seed=seed)
-    measure = Measure(start, name, batch, outputs, dtype, memory, chunk, seed)
+    measure = Measure(start, name, batch, outputs, options)
     goals = None if targets is None else _checked(targets, measure)
     folder = None if output_dir is None else Path(output_dir)
     recorder = _Recorder(measure, Trajectory(name, settings, goals, ()), folder)
@@ -250,7 +246,7 @@ def _checked(targets: ArrayLike, measure: Measure) -> Array:
     return found
 
 
-def _name_of(outputs: OutputFunction) -> str:
+def _name_of(outputs: OutputsLike) -> str:
     return getattr(outputs, "__qualname__", type(outputs).__name__)
 
 

@@ -11,6 +11,7 @@ from ntk_propulsion.auditing.models import both_ends, prepare_ground
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.subject import open_subject
 from ntk_propulsion.checkpoints import open_checkpoint
+from ntk_propulsion.kernels import Options
 from ntk_propulsion.measurements.parts import parts_of
 from ntk_propulsion.measurements.regime import kernel_regime, measure_regime
 from ntk_propulsion.propulsion import load_adapter
@@ -88,7 +89,7 @@ def test_the_measures_are_those_of_the_two_models(tmp_path):
     found = audit.checkpoints[0].kernels
     models, ground = ends(path)
     batch = ground.encoding.batch
-    regime = measure_regime(models.base, models.tuned, batch, dtype=torch.float64)
+    regime = measure_regime(models.base, models.tuned, batch, options=Options(dtype=torch.float64))
     assert found.regime.linearization_error == pytest.approx(regime.linearization_error)
     assert found.regime.feature_drift == pytest.approx(regime.feature_drift)
     assert found.regime.kernel_regime == kernel_regime(regime).kernel_regime
@@ -117,7 +118,9 @@ def test_the_drift_without_the_head_is_that_of_the_other_modules(tmp_path):
     for model in frozen:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("pooler" not in name and "classifier" not in name)
-    regime = measure_regime(*frozen, ground.encoding.batch, "trainable", dtype=torch.float64)
+    regime = measure_regime(
+        *frozen, ground.encoding.batch, "trainable", options=Options(dtype=torch.float64)
+    )
     assert found.drift_without_head == pytest.approx(regime.feature_drift, rel=1e-6)
 
 

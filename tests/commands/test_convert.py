@@ -5,7 +5,7 @@ import pytest
 from ntk_propulsion.commands.command_line import run_command
 from ntk_propulsion.commands.convert import convert
 from ntk_propulsion.conversion import FORMS
-from tests.conversion.forms import adapter_of, assert_same, build, load, logits, save_base, tune
+from tests.conversion.models import adapter_of, assert_same, build, load, logits, save_base, tune
 
 
 @pytest.fixture

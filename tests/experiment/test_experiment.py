@@ -11,7 +11,7 @@ from ntk_propulsion import empirical_ntk, load_kernels
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment import experiment
 from ntk_propulsion.experiment.materials import prepare
-from ntk_propulsion.kernels.kernel import data_fingerprint, model_fingerprint
+from ntk_propulsion.kernels import data_fingerprint, model_fingerprint
 from ntk_propulsion.kernels.tunings import Full, Propulsion, recorded
 from ntk_propulsion.measurements.parts import condensed
 from ntk_propulsion.models.heads import head_modules

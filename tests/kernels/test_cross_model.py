@@ -15,8 +15,8 @@ from torch import nn
 
 from ntk_propulsion import Kernel, empirical_ntk, load_kernels, plan_ntk, save_kernels
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import model_fingerprint
 from ntk_propulsion.kernels.engine import job
-from ntk_propulsion.kernels.kernel import model_fingerprint
 from ntk_propulsion.kernels.plan import Plan
 from ntk_propulsion.kernels.tunings import (
     IA3,
@@ -222,7 +222,7 @@ def crossed() -> Kernel:
 
 def test_both_models_are_recorded_and_the_kernel_is_not_symmetric(crossed: Kernel) -> None:
     model = build("mlp")
-    assert crossed.model == model_fingerprint(model)
+    assert crossed.model_fingerprint == model_fingerprint(model)
     assert crossed.column_model_fingerprint == model_fingerprint(move(model))
     assert crossed.row_fingerprint == crossed.column_fingerprint
     assert not crossed.symmetric
@@ -251,7 +251,7 @@ def test_files_keep_the_columns_model_and_older_ones_need_none(
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     about = json.loads(metadata["kernels"])
-    del about["crossed"]["column_model"]
+    del about["crossed"]["column_model_fingerprint"]
     save_file(load_file(path), path, {**metadata, "kernels": json.dumps(about)})
     assert load_kernels(path)["crossed"].symmetric
 

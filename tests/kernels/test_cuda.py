@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ntk_propulsion.kernels import empirical_ntk
 from ntk_propulsion.kernels.batch import move
-from ntk_propulsion.kernels.ntk import empirical_ntk
 from tests.architectures import ALL, build
 from tests.kernels import oracle
 

@@ -14,18 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.kernel import (
-    _FIRST_FORMAT,
-    _RENAMED,
-    FORMAT,
+from ntk_propulsion.kernels import (
     Kernel,
     Kernels,
     data_fingerprint,
+    empirical_ntk,
     load_kernels,
     model_fingerprint,
     save_kernels,
 )
-from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels.collection import _FIRST_FORMAT, _RENAMED, FORMAT
 from tests.architectures import build, tokens, vectors
 
 
@@ -143,7 +141,7 @@ def test_a_matrix_that_is_not_of_its_outputs_is_refused(kernels: Kernels, tmp_pa
     fields = {
         k: v for k, v in kernels["full"].__dict__.items() if k not in {"matrix", "per_module"}
     }
-    about = json.dumps({"full": {**fields, "outputs": 4}})
+    about = json.dumps({"full": {**fields, "num_outputs": 4}})
     save_file(load_file(path), path, {"format": FORMAT, "kernels": about})
     with pytest.raises(InputError, match=r"cannot read kernels.*4 outputs"):
         load_kernels(path)

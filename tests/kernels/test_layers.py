@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import Options, empirical_ntk, visit_layers
 from ntk_propulsion.kernels.engine.gram import sum_of
 from ntk_propulsion.kernels.engine.planning import WORKSPACE_BYTES
-from ntk_propulsion.kernels.layers import visit_layers
-from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.tunings import Propulsion
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion import PropulsionConfig, wrap
@@ -62,7 +61,7 @@ def test_rounds_under_a_small_memory_show_the_same(name: str) -> None:
             per_use = [torch.stack([(d * use.y).sum(1) for d in use.d], 1) for use in uses]
             rows[layer] = sum_of(per_use)
 
-        visit_layers(model, batch, visit, positions="encoder", memory=memory)
+        visit_layers(model, batch, visit, positions="encoder", options=Options(memory=memory))
         return rows
 
     whole, few = shown(None), shown(WORKSPACE_BYTES + 300_000)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import empirical_ntk
 from ntk_propulsion.kernels.engine import job
 from ntk_propulsion.kernels.engine.certificate import CertificateError
-from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.plan import Plan
 from ntk_propulsion.kernels.reference import reference_ntk
 from ntk_propulsion.kernels.tunings import BitFit, Full, Propulsion

@@ -11,8 +11,7 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.operator import ntk_operator
+from ntk_propulsion.kernels import empirical_ntk, ntk_operator
 from ntk_propulsion.kernels.outputs import Loss
 from ntk_propulsion.kernels.tunings import Propulsion
 from ntk_propulsion.propulsion import PropulsionConfig, wrap

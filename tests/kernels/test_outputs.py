@@ -13,9 +13,9 @@ import transformers as hf
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import empirical_ntk
 from ntk_propulsion.kernels.engine import job
 from ntk_propulsion.kernels.engine import planning as plan
-from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.outputs import (
     Loss,
     MaskLogits,

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.layers import visit_layers
-from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels import empirical_ntk, visit_layers
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion, mean_square, redraw
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion import PropulsionConfig, wrap

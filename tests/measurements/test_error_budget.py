@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion, mean_square, redraw
 from ntk_propulsion.measurements.error_budget import Budget, measure_budget
@@ -38,7 +39,7 @@ def measured(name: str, seed: int = 0) -> Budget:
         degree=DEGREE,
         outputs=architecture.outputs,
         draws=DRAWS,
-        seed=seed,
+        options=Options(seed=seed),
         head_modules=HEAD.get(name, ()),
         resamples=100,
     )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.reference import reference_jacobian
 from ntk_propulsion.kernels.tunings import Propulsion
 from ntk_propulsion.measurements.regime import (
@@ -198,7 +199,9 @@ def test_single_precision_sees_a_drift_well_above_its_floor() -> None:
     assert exact.feature_drift > 10 * single.drift_floor
     assert single.feature_drift == pytest.approx(exact.feature_drift, rel=1e-2)
     assert single.linearization_error == pytest.approx(exact.linearization_error, rel=1e-2)
-    double = measure_regime(model, other, batch, outputs="margin", dtype=torch.float64)
+    double = measure_regime(
+        model, other, batch, outputs="margin", options=Options(dtype=torch.float64)
+    )
     assert double.feature_drift == pytest.approx(exact.feature_drift, rel=1e-5)
 
 

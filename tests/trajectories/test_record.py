@@ -14,6 +14,7 @@ from torch import nn
 
 from ntk_propulsion import empirical_ntk
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.reference import reference_jacobian
 from ntk_propulsion.kernels.tunings import LoRA
 from ntk_propulsion.training.finetuning import TrainingDiverged, finetune
@@ -144,7 +145,7 @@ def test_drift_is_never_longer_than_the_way_that_its_velocities_go(widths, outpu
     sizes = [6, *widths]
     layers = [m for a, b in zip(sizes, widths, strict=False) for m in (nn.Linear(a, b), nn.Tanh())]
     start = nn.Sequential(*layers, nn.Linear(sizes[-1], outputs)).double()
-    measure = Measure(start, "full", vectors(3), "logits", None, None, 8, 0)
+    measure = Measure(start, "full", vectors(3), "logits", Options(chunk=8))
     model, last, way, before = copy.deepcopy(start), None, 0.0, None
     for step in (0, 1, 3, 4):
         if step:
@@ -244,7 +245,7 @@ def test_a_folder_of_another_recording_is_refused(tmp_path):
         ({"learning_rate": 2e-2}, "learning_rate"),
         ({"at": [2], "targets": None}, "at, targets"),
         ({"method": "bitfit"}, "method"),
-        ({"dtype": torch.float32}, "dtype"),
+        ({"options": Options(dtype=torch.float32)}, "dtype"),
         ({"schedule": "constant"}, "schedule"),
     ):
         with pytest.raises(InputError, match=f"another setting of {named}: name another folder"):
@@ -334,5 +335,5 @@ def test_targets_may_be_tensors(tmp_path):
 
 def test_the_perceptron_of_the_zoo_needs_no_transformer():
     model = mlp().double()
-    measure = Measure(model, "full", vectors(3), "logits", None, None, 8, 0)
+    measure = Measure(model, "full", vectors(3), "logits", Options(chunk=8))
     assert measure.point(model, 0).own.matrix.shape == (9, 9)

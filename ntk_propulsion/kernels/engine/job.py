@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import Batch, batch_size, call, take
+from ntk_propulsion.kernels.collection import Kernels
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse, count_trained
 from ntk_propulsion.kernels.engine.capture import Captured, capture
 from ntk_propulsion.kernels.engine.certificate import Certificate, CertificateError
@@ -26,7 +27,9 @@ from ntk_propulsion.kernels.engine.planning import cluster_sites, make_plan, ret
 from ntk_propulsion.kernels.engine.product import Product
 from ntk_propulsion.kernels.engine.sites import SiteKey
 from ntk_propulsion.kernels.engine.survey import Site, Survey, survey
-from ntk_propulsion.kernels.kernel import Kernel, Kernels, model_fingerprint
+from ntk_propulsion.kernels.fingerprints import model_fingerprint
+from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels.options import Options
 from ntk_propulsion.kernels.outputs import OutputFunction, evaluate_outputs, targeted
 from ntk_propulsion.kernels.plan import Plan
 
@@ -99,14 +102,11 @@ class Job:
         bindings: dict[str, Binding],
         sides: list[Side],
         per_module: bool,
-        seed: int,
-        certify: bool,
-        strict: bool,
-        product: Product,
-        budget: int,
+        options: Options,
     ) -> None:
         self.bindings, self.sides = bindings, sides
-        self.per_module, self.strict, self.product = per_module, strict, product
+        self.per_module, self.strict = per_module, options.strict
+        self.product = Product(options.product, options.precision, options.seed)
         rows = sides[0]  # the columns' model has the same names, shapes and layers
         self.model, self.parameters, self.features = rows.model, rows.parameters, rows.features
         self.shapes = {name: p.shape for name, p in self.parameters.items()}
@@ -121,7 +121,9 @@ class Job:
         self.outputs = outputs.pop()
         self.size = (sides[0].n * self.outputs, sides[-1].n * self.outputs)
         self.certificates = [
-            Certificate(side.parameters, side.n, self.outputs, seed + i) if certify else None
+            Certificate(side.parameters, side.n, self.outputs, options.seed + i)
+            if options.certificate
+            else None
             for i, side in enumerate(sides)
         ]
         self.totals: dict[tuple[frozenset[str], str], Tensor] = {}
@@ -132,7 +134,8 @@ class Job:
             if opaque:
                 raise _opaque(opaque.pop())
         self.workspace = Workspace()
-        self.plan = self._plan(budget)
+        device = next(iter(self.parameters.values())).device
+        self.plan = self._plan(options.budget(device))
 
     # -- the rounds
 
@@ -337,7 +340,7 @@ class Job:
         """
         dtype = next(iter(self.parameters.values())).dtype
         hashes = [model_fingerprint(model) for model in models]
-        kernels = Kernels()
+        kernels: dict[str, Kernel] = {}
         for tuning, binding in self.bindings.items():
             parts: dict[str, Tensor] = {}
             for (members, module), total in self.totals.items():
@@ -364,14 +367,17 @@ class Job:
                     if tuning in self.members[name] or name in binding.entries
                 },
             )
-        kernels.plan = self.plan
-        kernels.exact_fallback = dict(self.fallback)
-        kernels.precision_error = self.product.error
-        kernels.errors = {}
+        errors: dict[str, float] = {}
         for certificate in self.certificates:
             for name, error in certificate.errors.items() if certificate else ():
-                kernels.errors[name] = max(error, kernels.errors.get(name, 0.0))
-        return kernels
+                errors[name] = max(error, errors.get(name, 0.0))
+        return Kernels(
+            kernels,
+            plan=self.plan,
+            errors=errors,
+            exact_fallback=self.fallback,
+            precision_error=self.product.error,
+        )
 
 
 def _opaque(module: str) -> InputError:

@@ -13,12 +13,6 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.state import evaluation_mode
 
 
-def compute_dtype(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype:
-    """Return the dtype to compute in: the one asked for, or the model's, at least float32."""
-    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    return dtype or torch.promote_types(own, torch.float32)
-
-
 @contextmanager
 def prepared(model: nn.Module, dtype: torch.dtype, trained: set[str]) -> Iterator[nn.Module]:
     """Give the model in evaluation mode, with gradients for exactly the ``trained`` parameters.

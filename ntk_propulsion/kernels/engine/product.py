@@ -8,10 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ntk_propulsion.errors import unknown
-
-KINDS = ("gradient", "sign", "asymmetric")
-PRECISIONS = ("highest", "tf32", "bf16")
 BLOCKS = 8  # of rows, for the upper triangle of a symmetric product
 SMALLEST = 64  # rows of a block: smaller products do not pay
 
@@ -38,16 +34,9 @@ class Product:
         precision: ``"highest"`` (the rows' own), ``"tf32"`` (float32 rounded to 10 bits, on GPUs
             that have it) or ``"bf16"`` (8 bits, summed in float32 on GPUs).
         seed: Of the random vector.
-
-    Raises:
-        InputError: Unknown kind or precision.
     """
 
     def __init__(self, kind: str = "gradient", precision: str = "highest", seed: int = 0) -> None:
-        if kind not in KINDS:
-            raise unknown("product", kind, KINDS)
-        if precision not in PRECISIONS:
-            raise unknown("precision", precision, PRECISIONS)
         self.kind, self.precision = kind, precision
         self.generator = torch.Generator().manual_seed(seed)
         self.r: Tensor | None = None

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import empirical_ntk
 from ntk_propulsion.kernels.engine.gram import mirror
 from ntk_propulsion.kernels.engine.product import Product
-from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.tunings import Full, Parameters, Propulsion, RandomSubset
 from ntk_propulsion.propulsion import PropulsionConfig, wrap
 from tests.architectures import ALL, build
@@ -74,12 +74,6 @@ def test_precision_is_an_option_of_the_kernel_and_says_its_error() -> None:
     assert 1e-5 < error < 1e-2
     assert error / 5 < rough.precision_error < error * 5
     assert "precision" in rough.summary
-
-
-@pytest.mark.parametrize("name", ["kind", "precision"])
-def test_unknown_names_are_refused_with_near_matches(name: str) -> None:
-    with pytest.raises(InputError, match="did you mean"):
-        Product(**{name: {"kind": "gradiant", "precision": "tf23"}[name]})
 
 
 # -- kernels of signs

@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from ntk_propulsion.conversion import convert_checkpoint, folders
 from ntk_propulsion.errors import InputError
-from tests.conversion.forms import (
+from tests.conversion.models import (
     TOLERANCE,
     adapter_of,
     assert_same,

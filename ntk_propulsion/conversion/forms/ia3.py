@@ -6,21 +6,22 @@ import re
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ntk_propulsion.checkpoints import TensorInfo
-from ntk_propulsion.conversion.folders import Entry
-from ntk_propulsion.conversion.merged import fold_gains, folded
+from ntk_propulsion.conversion.entries import Entry
+from ntk_propulsion.conversion.folding import fold_gains, folded
+from ntk_propulsion.conversion.form import Folder, register
 from ntk_propulsion.conversion.scaled import ScaledModel
 from ntk_propulsion.errors import InputError
 
-TARGET = "PEFT's IA3"
+_TARGET = "PEFT's IA3"
 _PREFIX = "base_model.model."
 
 
-def ia3_adapter(model: ScaledModel) -> tuple[dict[str, Entry], dict[str, Any]]:
-    """Return the tensors of the adapter and its configuration.
+@register("ia3", "an IA3 adapter of PEFT", dialect="peft")
+def express_ia3(model: ScaledModel) -> Folder:
+    """Express a model as an adapter.
 
     IA3 scales a layer's output with its bias, as Propulsion does. A layer that was trained, a head
     say, goes whole among the modules to save, with its gain in it.
@@ -36,14 +37,14 @@ def ia3_adapter(model: ScaledModel) -> tuple[dict[str, Entry], dict[str, Any]]:
             return f"it scales Linear and Conv1D layers, not {type(modules[module]).__name__}"
         return model.scales_output(module)
 
-    layers = model.expressible(TARGET, reason)
+    layers = model.expressible(_TARGET, reason)
     saved = _saved(model)
     scaled = [layer for layer in layers if layer not in saved]
     if not scaled:
         raise InputError(
-            f"{TARGET} needs a layer that is scaled but not trained: convert to merged"
+            f"{_TARGET} needs a layer that is scaled but not trained: convert to merged"
         )
-    entries = {f"{_PREFIX}{layer}.ia3_l": _column(model.gain(layer)) for layer in scaled}
+    entries = {f"{_PREFIX}{layer}.ia3_l": Entry.of(model.gain(layer)[:, None]) for layer in scaled}
     folds = fold_gains(model, [layer for layer in layers if layer in saved])
     for name in (n for n in model.skeleton.shapes if n.rpartition(".")[0] in saved):
         read = partial(folded, model, name, folds)
@@ -54,7 +55,8 @@ def ia3_adapter(model: ScaledModel) -> tuple[dict[str, Entry], dict[str, Any]]:
         )
     if model.degree != 1:
         model.notes.append("IA3 holds the gains z**k: neither z nor the degree come back exactly")
-    return entries, _config(model, scaled, saved)
+    config = _config(model, scaled, saved)
+    return Folder(entries, config, "adapter_config.json", "adapter_model", tokenizer=False)
 
 
 def _saved(model: ScaledModel) -> list[str]:
@@ -67,7 +69,7 @@ def _saved(model: ScaledModel) -> list[str]:
         leaves = [owner for owner in owners if not any(modules[owner].children())]
         if len(leaves) != 1:
             raise InputError(
-                f"{TARGET} stores whole layers, but the trained {name} belongs to no single one: "
+                f"{_TARGET} stores whole layers, but the trained {name} belongs to no single one: "
                 "convert to merged"
             )
         saved[leaves[0]] = None
@@ -75,13 +77,8 @@ def _saved(model: ScaledModel) -> list[str]:
         # PEFT compares the ends of names.
         alike = [name for name in modules if name != layer and name.endswith(layer)]
         if alike:
-            raise InputError(f"{TARGET} cannot tell the trained {layer} from {alike[0]}")
+            raise InputError(f"{_TARGET} cannot tell the trained {layer} from {alike[0]}")
     return list(saved)
-
-
-def _column(gain: Tensor) -> Entry:
-    column = gain[:, None]
-    return Entry(TensorInfo(tuple(column.shape), column.dtype), lambda: column)
 
 
 def _config(model: ScaledModel, scaled: list[str], saved: list[str]) -> dict[str, Any]:

@@ -7,20 +7,21 @@ import json
 from collections.abc import Iterable, Iterator
 
 import safetensors.torch
-import torch
 
-from ntk_propulsion.checkpoints import Checkpoint
+from ntk_propulsion.conversion.bases import fingerprint
+from ntk_propulsion.conversion.form import register
 from ntk_propulsion.conversion.scaled import ScaledModel
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.roles import select
-from ntk_propulsion.propulsion.adapter import FORMAT, VERSION, fingerprint_of
+from ntk_propulsion.propulsion.adapter import FORMAT, VERSION
 from ntk_propulsion.propulsion.config import BIASES, PropulsionConfig
-from ntk_propulsion.propulsion.wrap import plain_parameters, unwrap, wrap, wrapping
+from ntk_propulsion.propulsion.wrap import unwrap, wrap, wrapping
 
-TARGET = "a Propulsion adapter"
+_TARGET = "a Propulsion adapter"
 
 
-def adapter_file(model: ScaledModel) -> bytes:
+@register("adapter", "our adapter, one file", dialect="adapter", folder=False)
+def express_adapter(model: ScaledModel) -> bytes:
     """Return the content of the adapter file.
 
     Raises:
@@ -34,9 +35,9 @@ def adapter_file(model: ScaledModel) -> bytes:
             return "it is no Linear, Conv1D or Embedding that is called"
         return model.scales_output(module)
 
-    layers = model.expressible(TARGET, reason)
+    layers = model.expressible(_TARGET, reason)
     if not layers:
-        raise InputError(f"{TARGET} needs a vector to hold, and none is left")
+        raise InputError(f"{_TARGET} needs a vector to hold, and none is left")
     positions = ("all",) if set(layers) == set(selectable) else tuple(layers)
     config, trained = _settings(model, positions)
     tensors = {f"{layer}.z": model.vectors[layer] for layer in layers}
@@ -45,26 +46,10 @@ def adapter_file(model: ScaledModel) -> bytes:
         "format": FORMAT,
         "version": VERSION,
         "config": json.dumps(config.to_dict()),
-        "base": _fingerprint(model, trained),
+        "base": fingerprint(model, trained),
         "base_class": model.skeleton.class_name,
     }
     return safetensors.torch.save(tensors, metadata)
-
-
-def check_base(model: ScaledModel, checkpoint: Checkpoint) -> None:
-    """Check that an adapter was trained on the base that it was read with.
-
-    Raises:
-        InputError: It was trained on another.
-    """
-    trained = {name for name in checkpoint if not name.endswith(".z")}
-    wanted = checkpoint.metadata.get("base")
-    # A fingerprint is of the parameters as they were loaded; the base may lie in another dtype.
-    if all(_fingerprint(model, trained, d) != wanted for d in (None, torch.float32, torch.float64)):
-        raise InputError(
-            f"{checkpoint.path} was trained on another {model.skeleton.class_name} than "
-            f"{model.base}: frozen weights differ"
-        )
 
 
 def _settings(
@@ -83,7 +68,7 @@ def _settings(
             return config, trained
     first = next(name for name in model.changed() if name in left)
     raise InputError(
-        f"{TARGET} holds vectors, biases and the head, but {len(left)} other tensors differ from "
+        f"{_TARGET} holds vectors, biases and the head, but {len(left)} other tensors differ from "
         f"the base, e.g. {first}: convert to merged"
     )
 
@@ -94,21 +79,3 @@ def _with_ties(names: Iterable[str], ties: list[tuple[str, ...]]) -> Iterator[st
         for tie in ties:
             if name in tie:
                 yield from tie
-
-
-def _fingerprint(
-    model: ScaledModel, trained: Iterable[str], dtype: torch.dtype | None = None
-) -> str:
-    """Return what `ntk_propulsion.propulsion.adapter.fingerprint` returns, one tensor at a time.
-
-    Args:
-        model: The model.
-        trained: Names of the parameters that are left out.
-        dtype: Of the parameters when they were loaded; by default as they lie in the file.
-    """
-
-    def read(name: str) -> torch.Tensor:
-        value = model.weights.read(name)
-        return value if dtype is None else value.to(dtype)
-
-    return fingerprint_of(plain_parameters(model.skeleton.model), trained, read)

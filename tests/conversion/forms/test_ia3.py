@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from ntk_propulsion.conversion import convert_checkpoint
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.propulsion import load_adapter, scalings
-from tests.conversion.forms import (
+from tests.conversion.models import (
     ENCODER,
     adapter_of,
     assert_same,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ntk_propulsion.conversion import convert_checkpoint
+from ntk_propulsion.errors import InputError
 from ntk_propulsion.propulsion import PropulsionConfig, save_adapter, scalings, wrap
 from ntk_propulsion.propulsion.wrap import plain_parameters, wrapping
 from ntk_propulsion.runs.quiet import quiet
@@ -179,8 +184,44 @@ def assert_same(left: torch.Tensor, right: torch.Tensor, tolerance: float) -> No
     torch.testing.assert_close(left, right, atol=tolerance, rtol=tolerance)
 
 
+def content(path):
+    """What an adapter file says and holds."""
+    with safe_open(path, "pt") as file:
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def assert_same_vectors(one, other):
+    vectors = {name for name in one if name.endswith(".z")}
+    assert vectors == {name for name in other if name.endswith(".z")}
+    assert all(torch.equal(one[name], other[name]) for name in vectors)
+
+
+def refused(source, to, tmp_path, said, **more):
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(InputError, match=said) as caught:
+        convert_checkpoint(source, to, out=tmp_path / "out", **more)
+    assert "\n" not in str(caught.value)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
 __all__ = [
-    "ENCODER", "QKV", "TOLERANCE", "PublicLayer", "adapter_of", "assert_same", "build", "load",
-    "logits", "move_vectors", "put_inside", "randomise", "save_base", "save_public", "tune",
+    "ENCODER",
+    "QKV",
+    "TOLERANCE",
+    "PublicLayer",
+    "adapter_of",
+    "assert_same",
+    "assert_same_vectors",
+    "build",
+    "content",
+    "load",
+    "logits",
+    "move_vectors",
+    "put_inside",
+    "randomise",
+    "refused",
+    "save_base",
+    "save_public",
+    "tune",
     "wrap_publicly",
 ]  # fmt: skip

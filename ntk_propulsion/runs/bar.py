@@ -1,0 +1,28 @@
+"""A bar for work that tells how far it is, in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Told = Callable[[int, int], None]
+"""Called with (done, in all)."""
+
+
+@contextmanager
+def shown(progress: Told | bool | None, what: str) -> Iterator[Told | None]:
+    """Give what long work should call: the caller's own function, a bar's for True, or nothing.
+
+    Args:
+        progress: As the caller gave it.
+        what: What the bar calls the work.
+    """
+    if progress is not True:
+        yield progress or None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn()) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
