@@ -9,6 +9,7 @@ from typing import Any
 from ntk_propulsion import words
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint
 from ntk_propulsion.auditing.results import AuditRecord, AuditResults
+from ntk_propulsion.report.downloads import Row, columns_of
 from ntk_propulsion.report.page import Page, render
 from ntk_propulsion.report.pictures import Picture, explorer
 from ntk_propulsion.report.sections import (
@@ -120,16 +121,17 @@ def _each(
     """Return the rows of a table of every checkpoint, named where there are several."""
     several = len(checkpoints) > 1
     return [
-        ({"checkpoint": of.name} if several else {}) | vars(row)
+        ({"checkpoint": of.name} if several else {}) | dict(columns_of(row))
         for of in checkpoints
         for row in table(of)
     ]
 
 
-def _table(name: str, title: str, rows: list[Any], columns: list[Column]) -> list[Sheet]:
+def _table(name: str, title: str, rows: Sequence[Row], columns: Sequence[Column]) -> list[Sheet]:
     if not rows:
         return []
-    named = [words_column("checkpoint")] if "checkpoint" in rows[0] else []
+    several = isinstance(rows[0], Mapping) and "checkpoint" in rows[0]
+    named = [words_column("checkpoint")] if several else []
     return [sheet(name, title, [*named, *columns], rows)]
 
 
@@ -236,7 +238,7 @@ def _comparison(results: AuditResults) -> list[Sheet]:
     rows = [side_by_side(of) for of in results.checkpoints]
     return [
         sheet("comparison", "The checkpoints side by side", columns, rows),
-        *_table("pairs", "Scaling vectors, two by two", list(results.comparison), pairs),
+        *_table("pairs", "Scaling vectors, two by two", results.comparison, pairs),
     ]
 
 

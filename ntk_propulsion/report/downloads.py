@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from ntk_propulsion.runs.records import Dataclass
@@ -38,9 +39,16 @@ def csv_text(table: Iterable[Row]) -> str:
     return buffer.getvalue()
 
 
+def columns_of(row: Row) -> Mapping[str, Any]:
+    """Return a row's values by column, in the order of its fields."""
+    if isinstance(row, Mapping):
+        return row
+    return {each.name: getattr(row, each.name) for each in fields(row)}
+
+
 def _flat(row: Row) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for key, value in (row if isinstance(row, Mapping) else vars(row)).items():
+    for key, value in columns_of(row).items():
         if key == "metrics":
             flat |= _columns(value or {})
         elif isinstance(value, list | tuple | dict):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ntk_propulsion.report.downloads import columns_of
 from ntk_propulsion.report.sheets import Sheet, sheet, words_column
 from ntk_propulsion.runs.environment import Environment
 from ntk_propulsion.runs.records import Dataclass
@@ -26,13 +27,13 @@ def settings_sheets(config: Dataclass, environment: Environment) -> list[Sheet]:
         config: The settings, of any command.
         environment: Versions, machine, time and memory.
     """
+    return [_sheet("config", config), _sheet("environment", environment)]
+
+
+def _sheet(name: str, facts: Dataclass) -> Sheet:
     columns = [words_column("name"), words_column("value")]
-    return [
-        sheet(
-            name, name, columns, [_Setting(key, written(key, v)) for key, v in vars(facts).items()]
-        )
-        for name, facts in (("config", config), ("environment", environment))
-    ]
+    rows = [_Setting(key, written(key, value)) for key, value in columns_of(facts).items()]
+    return sheet(name, name, columns, rows)
 
 
 def written(key: str, value: Any) -> str | None:
