@@ -16,7 +16,6 @@ from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Estimate, Verdict, verdict, within
 from analysis.framework.study import Check, Row, Study, Work, main
 from ntk_propulsion.figures import style
-from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.linearization import model_outputs
 from ntk_propulsion.measurements import regime
 from ntk_propulsion.models.loaded import LoadedModel
@@ -84,7 +83,7 @@ def _measured(at: Subject, method: str, before: LoadedModel, after: LoadedModel)
         at.batch,
         method,
         outputs,
-        options=Options(memory=at.settings.memory),
+        options=at.options,
     )
     n = len(found.drift_per_example)
     moved = found.outputs - as_array(model_outputs(before.model, at.batch, outputs), "f_0")

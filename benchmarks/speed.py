@@ -18,19 +18,9 @@ from benchmarks.floor import passes, products
 from benchmarks.models import minilm, random_words
 from benchmarks.timing import Contenders, interleaved, median, spread, where_and_when
 from ntk_propulsion import empirical_ntk
+from ntk_propulsion.kernels.tunings import TUNINGS
 
-ALL = (
-    "full",
-    "propulsion",
-    "lora",
-    "adalora",
-    "ia3",
-    "bitfit",
-    "layernorm",
-    "rowcolumn",
-    "head",
-    "random_subset",
-)
+ALL = [name for name in TUNINGS if name != "trainable"]
 
 
 def additive(mask: Tensor) -> Tensor:

@@ -97,6 +97,14 @@ def test_what_a_notebook_imports_exists(path):
                 importlib.import_module(f"{node.module}.{alias.name}")
 
 
+def test_the_first_notebook_needs_four_imports_and_no_dictionary():
+    first = NOTEBOOKS[0]
+    imports = [*nodes(first, ast.Import), *nodes(first, ast.ImportFrom)]
+    assert len(imports) <= 4
+    assert all(node.lineno == node.end_lineno for node in imports)
+    assert nodes(first, ast.Dict) == nodes(first, ast.DictComp) == []
+
+
 @every_notebook
 def test_studies_that_a_notebook_asks_for_exist_with_these_settings(path):
     for node in nodes(path, ast.Call):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.options import option
+from ntk_propulsion.tasks import reads_folder
 
 PACKAGED = ("rotten-tomatoes", "imdb")
-"""Tasks that come with a package and take no data folder."""
+"""Tasks that a study takes where no data folder is given."""
 # What settings of several studies mean, beside those that the package's commands have too.
 MAX_LENGTH = "Longer texts are cut to so many tokens."
 FULL_RATE = "Peak learning rate of full fine-tuning."
@@ -18,7 +19,7 @@ FULL_RATE = "Peak learning rate of full fine-tuning."
 
 def folder_of(task: str, data: str | None) -> str | None:
     """Return the data folder that a task is read from, None for one that needs none."""
-    return None if task in PACKAGED else data
+    return data if reads_folder(task) else None
 
 
 def glue_folder() -> str | None:

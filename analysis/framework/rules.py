@@ -93,6 +93,20 @@ def paired(differences: Sequence[float], comparisons: int = 1) -> Estimate:
     return Estimate(mean, mean - reach, mean + reach)
 
 
+def log_slope(by_seed: Mapping[int, Mapping[int, float]]) -> Estimate:
+    """Return the mean slope of log y on log x, a regression a seed, with its t-interval.
+
+    Args:
+        by_seed: y by x, of each seed.
+    """
+    return paired(
+        [
+            float(np.polyfit(np.log(list(curve)), np.log(list(curve.values())), 1)[0])
+            for curve in by_seed.values()
+        ]
+    )
+
+
 def all_ahead(differences: Mapping[str, Estimate]) -> str:
     """Judge that every difference is positive: A2, A3 and A5's rule."""
     found = differences.values()

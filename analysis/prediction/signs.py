@@ -13,8 +13,8 @@ from torch import nn
 
 from analysis.fixtures.descents import SHARE, Start, compared
 from analysis.framework.study import Row
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.kernels.batch import Batch, take
-from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.theory.convergence import stable_rate
 from ntk_propulsion.theory.dynamics import gradient_descent
 from ntk_propulsion.theory.inputs import Array, as_square

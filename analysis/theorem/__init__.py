@@ -1,5 +1,6 @@
-"""Theorem 1 on real tasks: K_P against K_F and its controls, the cost of each step (T1, T5)."""
+"""Theorem 1 on real tasks: K_P against K_F beside its controls, step by step (T1, T5)."""
 
-from analysis.theorem.study import STUDY, Settings
+from analysis.theorem.measurements import Settings
+from analysis.theorem.study import STUDY
 
 __all__ = ["STUDY", "Settings"]

@@ -69,17 +69,17 @@ def vector_results(subject: Subject, degrees: tuple[int, ...] = DEGREES) -> Scal
         NEAR_ONE,
         OUTLIER,
         modules=tuple(_described(s) for s in statistics[:-1]),
-        roles=tuple(replace(_described(_of_role(vectors, r, degree)), module=r) for r in roles),
+        roles=tuple(_of_role(vectors, role, degree) for role in roles),
         total=_described(statistics[-1]),
         by_degree=tuple(Gains(**_gains(found.gain)) for found in by_degree),
         similarity=tuple(_similar(group, vectors) for group in layer_similarity(vectors)),
     )
 
 
-def _of_role(vectors: Vectors, role: str, degree: int | None) -> ScalingStatistics:
+def _of_role(vectors: Vectors, role: str, degree: int | None) -> VectorStatistics:
     """Return the statistics of all vectors of a role, end to end."""
     chosen = {name: z for name, z in vectors.items() if role_of(name) == role}
-    return scaling_statistics(chosen, degree)[-1]
+    return replace(_described(scaling_statistics(chosen, degree)[-1]), module=role, role=role)
 
 
 def _described(s: ScalingStatistics) -> VectorStatistics:

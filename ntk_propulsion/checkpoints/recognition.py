@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import ntk_propulsion.checkpoints.dialects  # noqa: F401  its files register themselves
 from ntk_propulsion.checkpoints.checkpoint import TRAINED_FILE, Checkpoint
 from ntk_propulsion.checkpoints.dialect import READERS, Dialect, Keys, Reader
 from ntk_propulsion.errors import InputError, shown

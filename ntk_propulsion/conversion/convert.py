@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ntk_propulsion.conversion.forms  # noqa: F401  its files register themselves
 from ntk_propulsion.checkpoints import Dialect
 from ntk_propulsion.conversion.bases import base_path
 from ntk_propulsion.conversion.folders import (

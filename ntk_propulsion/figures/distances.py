@@ -18,11 +18,9 @@ from ntk_propulsion.figures.style import plain
 from ntk_propulsion.kernels.tunings import label as tuning_label
 from ntk_propulsion.measurements.distances import kernel_distances
 from ntk_propulsion.measurements.tables import KernelDistance
-from ntk_propulsion.theory.distances import direction
+from ntk_propulsion.theory.distances import direction, leading
 from ntk_propulsion.theory.estimate import Estimate
 from ntk_propulsion.theory.inputs import KernelLike, count_outputs
-
-SHOWN = ("cka", "alignment", "best_scale_error", "relative_frobenius")
 
 
 @style.styled
@@ -59,8 +57,9 @@ def distances(
         raise InputError(f"there is no distance from {reference!r} to draw")
     lines = list(dict.fromkeys((d.point, d.tuning) for d in table))
     figure = Plot(figsize=(12, 1.9 + 0.72 * max(2, len(lines))))
-    for i, metric in enumerate(SHOWN):
-        ax = figure.add_subplot(1, len(SHOWN), i + 1)
+    shown = leading()
+    for i, metric in enumerate(shown):
+        ax = figure.add_subplot(1, len(shown), i + 1)
         figure.rows += _draw(ax, table, metric, lines)
         ax.set_yticks(range(len(lines)), map(_line, lines) if i == 0 else [""] * len(lines))
     if any(d.part != "all" for d in table):

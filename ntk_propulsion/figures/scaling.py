@@ -27,6 +27,7 @@ from ntk_propulsion.propulsion import (
 
 SHADE: dict[str, Any] = {"color": style.AMBER, "alpha": 0.18, "linewidth": 0, "zorder": 0.5}
 LOW, HIGH = NEAR_ONE
+WIDE = 10  # gains beyond this ask for a logarithmic axis
 
 Vectors = Mapping[str, np.ndarray] | Mapping[str, torch.Tensor]
 
@@ -122,7 +123,8 @@ def _gains_by_degree(ax: Axes, vectors: Mapping[str, torch.Tensor]) -> list[Reco
         ax.vlines(i, gain.min, gain.max, color=style.ORANGE, linewidth=2)
         ax.plot(i, gain.mean, "o", color="white", mec=style.ORANGE)
     ax.set_xticks(range(len(table)), [str(gain.degree) for gain in table])
-    ax.set_yscale("symlog", linthresh=1e-2)
+    if any(gain.min < 0 or gain.max > WIDE for gain in table):
+        ax.set_yscale("symlog", linthresh=1e-2)
     ax.set(xlabel="degree k, if it were", ylabel="gain $z^k$: mean and extremes")
     ax.set_title("degree unknown: what each would make of z")
     return [

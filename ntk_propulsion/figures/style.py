@@ -131,6 +131,7 @@ def steps(ax: Axes, recorded: Iterable[int]) -> None:
     """Make the x axis one of training steps, wide where they are dense at the start."""
     known = sorted(set(recorded))
     ax.set_xscale("symlog", linthresh=1)
+    ax.set_xlim(-0.1, max(1, known[-1]) * 1.2)  # whole marks at both ends
     ax.set_xticks(known if len(known) <= MOST_TICKS else known[:: -(-len(known) // MOST_TICKS)])
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_locator(NullLocator())

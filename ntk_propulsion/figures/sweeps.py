@@ -42,7 +42,8 @@ class Swept(Protocol):
 def sweeps(swept: Sequence[Swept], *, unit: str = "nats", setting: Setting | str = "") -> Plot:
     """Draw every method's validation loss over the learning rates that it tried.
 
-    Filled marks were chosen; a trial that diverged stands at the upper edge, marked with a cross.
+    Filled marks were chosen, faint ones given up half way; a trial that diverged stands at the
+    upper edge, marked with a cross.
 
     Args:
         swept: A sweep of each method; those of one rate are left out.
@@ -68,14 +69,15 @@ def sweeps(swept: Sequence[Swept], *, unit: str = "nats", setting: Setting | str
         figure,
         "Learning rates, chosen with one budget for every method",
         f"{plain(setting)} Each mark: {first.steps} steps, loss on {first.examples} training "
-        "examples that nothing is fitted on. Filled: the one chosen; crosses at the top: diverged.",
+        "examples that nothing is fitted on. Filled: the one chosen; faint: behind half way, and "
+        "given up; crosses at the top: diverged.",
     )
     return figure
 
 
 def _draw(ax: Axes, sweep: Swept, colour: str, marker: str) -> list[Record]:
     """Draw one method's trials; return them."""
-    tried = [trial for trial in sweep.trials if trial.loss is not None]
+    tried = [trial for trial in sweep.trials if trial.loss is not None and not trial.stopped_at]
     rates, losses = [t.learning_rate for t in tried], [t.loss for t in tried]
     ax.plot(rates, losses, "-", color=colour, marker=marker, mfc="white")  # type: ignore[arg-type]
     edge = " (at the edge)" if sweep.at_edge else ""
@@ -84,6 +86,10 @@ def _draw(ax: Axes, sweep: Swept, colour: str, marker: str) -> list[Record]:
         x = trial.learning_rate
         if trial.loss is None:
             ax.plot(x, 0.98, "x", color=colour, transform=ax.get_xaxis_transform())
+        elif trial.stopped_at:
+            ax.plot(
+                x, trial.loss, marker=marker, color=colour, linestyle="", mfc="white", alpha=0.4
+            )
         elif x == sweep.chosen:
             ax.plot(x, trial.loss, marker=marker, color=colour, linestyle="", label=label)
     return [
@@ -92,6 +98,7 @@ def _draw(ax: Axes, sweep: Swept, colour: str, marker: str) -> list[Record]:
             "learning_rate": trial.learning_rate,
             "loss": trial.loss,
             "metric": trial.metric,
+            "stopped_at": trial.stopped_at,
             "chosen": trial.learning_rate == sweep.chosen,
         }
         for trial in sweep.trials

@@ -134,8 +134,9 @@ class Kernel:
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **how: Any) -> Any:
         """Scale by numpy's numbers as by others; else numpy's functions see the matrix."""
-        if ufunc is np.multiply and method == "__call__" and np.isscalar(inputs[0]):
-            return self * inputs[0]
+        first = inputs[0]
+        if ufunc is np.multiply and not isinstance(first, Kernel) and np.ndim(first) == 0:
+            return self * first
         arrays = [each.numpy() if isinstance(each, Kernel) else each for each in inputs]
         return getattr(ufunc, method)(*arrays, **how)
 
@@ -283,23 +284,23 @@ class Kernel:
         Raises:
             InputError: The number is not finite.
         """
-        if isinstance(factor, np.ndarray | Tensor) and factor.ndim == 0:
-            factor = factor.item()
-        if not isinstance(factor, Real):
+        factor = _number(factor)
+        if factor is None:
             return NotImplemented
         if not math.isfinite(factor):
             raise InputError(f"a kernel times {factor} is none: give a finite number")
-        return self._map(lambda matrix: matrix * float(factor))
+        return self._map(lambda matrix: matrix * factor)
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> Kernel:
         """Return the kernel over a number, parts alike."""
-        if not isinstance(divisor, Real):
+        divisor = _number(divisor)
+        if divisor is None:
             return NotImplemented
         if divisor == 0:
             raise InputError("a kernel over 0 is none: give another number")
-        return self * (1 / float(divisor))
+        return self * (1 / divisor)
 
     def __matmul__(self, v: Any) -> Any:
         """Return K v of a vector (M*O,) or several (M*O, c), in the kernel's dtype.
@@ -389,6 +390,13 @@ class Kernel:
                 f"the kernel {self.tuning!r} is not positive semi-definite "
                 f"(lowest eigenvalue {lowest.item():.3g})"
             )
+
+
+def _number(value: Any) -> float | None:
+    """Return a real number, also in an array of no dimension; None for anything else."""
+    if isinstance(value, np.ndarray | Tensor) and value.ndim == 0:
+        value = value.item()
+    return float(value) if isinstance(value, Real) else None
 
 
 def plural(count: int, noun: str) -> str:

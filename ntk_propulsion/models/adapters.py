@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -20,12 +21,11 @@ def require_peft(what: str) -> ModuleType:
         InputError: It is not installed; ``what`` needs it.
     """
     try:
-        import peft
+        return import_module("peft")
     except ImportError:
         raise InputError(
             f"{what} is trained through peft: pip install 'ntk_propulsion[peft]'"
         ) from None
-    return peft
 
 
 def is_peft_config(value: Any) -> bool:

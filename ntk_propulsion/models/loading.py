@@ -205,4 +205,4 @@ def _set_padding(model: Any, tokenizer: Any, name: str, notes: list[str]) -> Non
 
 def _separates_pairs(tokenizer: Any) -> bool:
     count = tokenizer.num_special_tokens_to_add
-    return count(pair=True) > count(pair=False)
+    return bool(count(pair=True) > count(pair=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.quiet import quiet
 from ntk_propulsion.tasks import Example
+from ntk_propulsion.tasks.draws import shuffled
 
 if TYPE_CHECKING:
     from ntk_propulsion.models.loaded import LoadedModel
@@ -119,6 +121,42 @@ def batches(
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         yield chosen, pad(loaded, [rows[i] for i in chosen])
+
+
+WINDOW = 50  # batches whose texts are sorted together, at most
+
+
+def length_batches(
+    lengths: Sequence[int], size: int, count: int, *, seed: int = 0
+) -> list[list[int]]:
+    """Return so many batches of examples of like length, epoch after epoch in a seeded order.
+
+    Each epoch is shuffled and cut into windows; the examples of a window are sorted by length and
+    cut into batches, and the batches of the epoch are shuffled. A window is of 50 batches, or a
+    quarter of the epoch where that is less, so that what stands together in a batch changes from
+    epoch to epoch; fewer than eight batches are not sorted at all. A batch is thus no simple
+    random sample: within an epoch every example still comes once.
+
+    Args:
+        lengths: Of each example, in tokens.
+        size: Examples a batch; the last of an epoch may have fewer.
+        count: How many batches.
+        seed: Fixes the order, on every platform.
+    """
+    window = size * max(1, min(WINDOW, len(lengths) // (4 * size)))
+    found: list[list[int]] = []
+    epochs = random.Random(seed)
+    while len(found) < count:
+        own = int(epochs.random() * 2**32)
+        order = shuffled(len(lengths), own)
+        windows = (order[i : i + window] for i in range(0, len(order), window))
+        batches = [
+            part[i : i + size]
+            for part in (sorted(each, key=lengths.__getitem__) for each in windows)
+            for i in range(0, len(part), size)
+        ]
+        found += [batches[i] for i in shuffled(len(batches), own)]
+    return found[:count]
 
 
 def pad(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ntk_propulsion import words
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, AuditedKernels, AuditedRegime
@@ -145,6 +146,9 @@ def _closest(ax: Axes, total: AllLayers) -> list[dict[str, Any]]:
     share = np.nan if total.share_of_weights is None else total.share_of_weights
     ax.plot(total.parameters, share, "D", color=style.ORANGE, label="Propulsion")
     ax.set(xscale="log", ylim=(-0.05, 1.1), xlabel="parameters", ylabel="share of the update")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(lambda parameters, _: words.count(parameters))
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_title("by parameters; numbers are ranks")
     ax.legend()
     return [

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from ntk_propulsion import figures, words
 from ntk_propulsion.experiment.results import Arrays, Experiment, Results, TrainingRun
+from ntk_propulsion.tasks import KINDS
 from ntk_propulsion.trajectories import Trajectory
 from ntk_propulsion.trajectories.figures import draw_between, draw_changes, draw_trajectories
 
@@ -121,20 +122,19 @@ def _training(results: Results, arrays: Arrays, degree: int) -> Named:
                 setting=setting,
             ),
         )
-    regression = results.task.kind == "regression"
+    kind = KINDS[results.task.kind]
     if any(run.losses for run in results.training):
         yield (
             "training",
             figures.training(
                 {run.method: run.losses for run in results.training},
                 remarks={run.method: _remark(run, results.task.metric) for run in results.training},
-                unit="mean squared error" if regression else "cross-entropy, nats",
+                unit=kind.loss_label,
                 setting=setting,
             ),
         )
     if any(len(sweep.trials) > 1 for sweep in results.sweeps):
-        unit = "mean squared error" if regression else "nats"
-        yield "sweep", figures.sweeps(results.sweeps, unit=unit, setting=setting)
+        yield "sweep", figures.sweeps(results.sweeps, unit=kind.unit, setting=setting)
 
 
 def _remark(run: TrainingRun, metric: str) -> str:

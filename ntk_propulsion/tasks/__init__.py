@@ -14,12 +14,17 @@ of ``rotten-tomatoes`` (case, spacing and punctuation aside), and 871 are parts 
 train on one and test on the other.
 """
 
+from importlib import import_module
+
 from ntk_propulsion.tasks.draws import draw, hold_out
 from ntk_propulsion.tasks.kinds import KINDS, Kind, TaskKind
 from ntk_propulsion.tasks.labelled import Columns, Table, inferred_task, labelled
 from ntk_propulsion.tasks.loading import load_task
-from ntk_propulsion.tasks.source import Request, known_tasks, register
+from ntk_propulsion.tasks.source import Request, known_tasks, reads_folder, register
 from ntk_propulsion.tasks.task import Example, Task
+
+# Last: its files register themselves, and may import all that stands above.
+import_module(f"{__name__}.sources")
 
 __all__ = [
     "KINDS",
@@ -36,5 +41,6 @@ __all__ = [
     "known_tasks",
     "labelled",
     "load_task",
+    "reads_folder",
     "register",
 ]

@@ -28,6 +28,7 @@ class TaskKind(ABC):
         metric: The score that leads unless a task names another.
         loss: The training's loss, as `ntk_propulsion.theory.losses.make_loss` takes it.
         unit: What that loss is in, for people.
+        loss_label: That loss with its unit, for an axis.
         problem_type: What transformers calls the kind.
         stratified: Whether draws keep the shares of labels.
     """
@@ -35,6 +36,7 @@ class TaskKind(ABC):
     metric: ClassVar[str]
     loss: ClassVar[str]
     unit: ClassVar[str]
+    loss_label: ClassVar[str]
     problem_type: ClassVar[str]
     stratified: ClassVar[bool]
 
@@ -69,6 +71,7 @@ class Classification(TaskKind):
     metric = "accuracy"
     loss = "cross-entropy"
     unit = "nats"
+    loss_label = "cross-entropy, nats"
     problem_type = "single_label_classification"
     stratified = True
 
@@ -91,7 +94,7 @@ class Classification(TaskKind):
         """
         if outputs == "sum":
             return None
-        one_hot = np.eye(classes)[labels.astype(int)]
+        one_hot: NDArray[np.float64] = np.eye(classes)[labels.astype(int)]
         return one_hot[:, 1:] - one_hot[:, :1] if outputs == "margin" else one_hot
 
     def scores(self, predictions: Numbers, labels: Numbers, metric: str) -> dict[str, float]:
@@ -109,7 +112,7 @@ class Regression(TaskKind):
 
     metric = "pearson"
     loss = "squared"
-    unit = "mean squared error"
+    unit = loss_label = "mean squared error"
     problem_type = "regression"
     stratified = False
 
@@ -127,7 +130,7 @@ class Regression(TaskKind):
         self, labels: NDArray[np.generic], classes: int, outputs: str
     ) -> NDArray[np.float64] | None:
         """Return the labels as a column, whatever the outputs are: there is but one."""
-        return labels[:, None].astype(np.float64)
+        return np.asarray(labels, np.float64)[:, None]
 
     def scores(self, predictions: Numbers, labels: Numbers, metric: str) -> dict[str, float]:
         """Return Pearson's and Spearman's correlation, NaN with a constant."""
@@ -141,4 +144,4 @@ class Regression(TaskKind):
             }
 
 
-KINDS: dict[Kind, TaskKind] = {"classification": Classification(), "regression": Regression()}
+KINDS: dict[str, TaskKind] = {"classification": Classification(), "regression": Regression()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ntk_propulsion.tasks.sources  # noqa: F401  its files register themselves
 from ntk_propulsion.tasks.kinds import Kind
 from ntk_propulsion.tasks.source import Request, source_of
 from ntk_propulsion.tasks.task import Task
@@ -12,7 +11,7 @@ from ntk_propulsion.tasks.task import Task
 
 def load_task(
     name: str,
-    data: Path | None = None,
+    data: Path | str | None = None,
     *,
     text_column: str = "text",
     pair_column: str | None = None,
@@ -46,7 +45,8 @@ def load_task(
         InputError: If the name is unknown, a package, file, column or label is missing, or a label
             is not a finite number where one is needed.
     """
+    folder = None if data is None else Path(data)
     request = Request(
-        name, data, text_column, pair_column, label_column, kind, test_file, test_split, seed
+        name, folder, text_column, pair_column, label_column, kind, test_file, test_split, seed
     )
     return source_of(request).load(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ntk_propulsion.errors import unknown
@@ -50,19 +50,24 @@ class Source:
         takes: Whether what is asked for comes from here.
         names: The tasks that have a name here.
         forms: How others are asked for, e.g. ``"hub:NAME"``.
+        folder: Whether they may be read from a data folder.
     """
 
     load: Load
     takes: Callable[[Request], bool]
     names: tuple[str, ...] = ()
-    forms: tuple[str, ...] = field(default=())
+    forms: tuple[str, ...] = ()
+    folder: bool = True
 
 
 SOURCES: list[Source] = []
 
 
 def register(
-    *names: str, forms: Sequence[str] = (), takes: Callable[[Request], bool] | None = None
+    *names: str,
+    forms: Sequence[str] = (),
+    takes: Callable[[Request], bool] | None = None,
+    folder: bool = True,
 ) -> Callable[[Load], Load]:
     """Register a function that loads tasks, as a decorator.
 
@@ -70,10 +75,12 @@ def register(
         names: The tasks that it loads by name.
         forms: How others are asked for, for the help and for errors.
         takes: Whether it loads what is asked for; by default what has one of the names.
+        folder: Whether the tasks may be read from a data folder.
     """
 
     def registered(load: Load) -> Load:
-        SOURCES.append(Source(load, takes or (lambda r: r.name in names), names, tuple(forms)))
+        taken = takes or (lambda request: request.name in names)
+        SOURCES.append(Source(load, taken, names, tuple(forms), folder))
         return load
 
     return registered
@@ -89,6 +96,12 @@ def source_of(request: Request) -> Source:
         if source.takes(request):
             return source
     raise unknown("task", request.name, known_tasks())
+
+
+def reads_folder(name: str) -> bool:
+    """Return whether a task may be read from a data folder: not one that a package carries."""
+    named = [source for source in SOURCES if name in source.names]
+    return not named or any(source.folder for source in named)
 
 
 def known_tasks() -> list[str]:

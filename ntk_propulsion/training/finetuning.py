@@ -1,41 +1,35 @@
-"""Fine-tuning through transformers' Trainer: to the bit, resumable, and without a word."""
+"""Fine-tuning: a plain loop that is seeded, agrees to the bit with itself, and resumes."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import NoReturn
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import (
-    DataCollatorWithPadding,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerState,
-    TrainingArguments,
-)
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_scheduler
+from transformers.trainer_pt_utils import get_parameter_names
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.loaded import LoadedModel
-from ntk_propulsion.models.tokens import tokenize
-from ntk_propulsion.runs.files import write_atomically
-from ntk_propulsion.runs.quiet import quiet
-from ntk_propulsion.tasks import Example, Kind, Task
+from ntk_propulsion.models.state import evaluation_mode
+from ntk_propulsion.models.tokens import length_batches, pad, tokenize
+from ntk_propulsion.tasks import Example, Task
+from ntk_propulsion.training import saved
+from ntk_propulsion.training.saved import Progress, SavedTraining
 
 OnStep = Callable[[int, float], None]
+
+_UNDECAYED = (r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)")
 
 
 class TrainingDiverged(InputError):  # noqa: N818 (it names what happened)
@@ -85,10 +79,14 @@ def finetune(
     last complete checkpoint in it, and ends in the same numbers as an unbroken run. Checkpoints
     hold what is trained, not what is frozen: a resumed run needs the model as it was at first.
 
+    Batches are of texts of like length (`models.tokens.length_batches`). They depend on the
+    examples, ``batch_size`` and ``seed`` alone, so that every method trains on the same ones in
+    the same order; each step's dropout has a seed of its own.
+
     Args:
-        loaded: The model (in place; its mode comes back as it was) and its tokenizer.
+        loaded: The model (in place; its modes come back as they were) and its tokenizer.
         task: Settles the loss.
-        examples: What to train on, in a seeded order, padded batch by batch.
+        examples: What to train on.
         steps: How many optimiser steps.
         learning_rate: The peak of the schedule.
         batch_size: Examples per step.
@@ -103,256 +101,228 @@ def finetune(
         on_step: Called after each step with its number (from 1) and loss.
 
     Raises:
-        TrainingDiverged: If the loss or a parameter is NaN or infinite.
+        TrainingDiverged: If the loss, the gradient or a parameter is NaN or infinite.
         InputError: If nothing is trainable, a number makes no sense, or ``output_dir`` holds a
             training with other settings.
     """
-    trainable = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
-    _check(steps, learning_rate, batch_size, trainable, len(examples))
-    settings = {
-        "steps": steps,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "seed": seed,
-        "weight_decay": weight_decay,
-        "warmup": warmup,
-        "schedule": schedule,
-        "max_grad_norm": max_grad_norm,
-        "dropout": dropout,
-        "trainable_parameters": trainable,
-        "examples": [[e.index, e.label] for e in examples],
-    }
-    rows: list[dict[str, Any]] = [
-        {**row, "labels": example.label}
-        for row, example in zip(tokenize(loaded, examples).rows, examples, strict=True)
-    ]
-    with (
-        quiet(),
-        TemporaryDirectory() if output_dir is None else nullcontext(output_dir) as folder,
-        _restored(loaded.model),
-    ):
-        checkpoint = _last_checkpoint(Path(folder), settings)
-        save = save_steps or math.ceil(steps / 5) if output_dir is not None else None
-        arguments = _arguments(Path(folder), settings, loaded.model.device, save)
-        trainer = _Trainer(loaded, arguments, rows, task.kind, dropout, on_step)
-        if not trainer.restore_finished(checkpoint):
-            trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.check_parameters()
-    history = [entry for entry in trainer.state.log_history if "step_loss" in entry]
-    return TrainingLog(
-        [entry["step_loss"] for entry in history],
-        trainer.state.global_step,
-        sum(entry["seconds"] for entry in history),
-        trainable,
+    recipe = _Recipe(
+        steps,
         learning_rate,
+        batch_size,
+        seed,
+        weight_decay,
+        warmup,
+        schedule,
+        max_grad_norm,
+        dropout,
     )
+    recipe.check()
+    if not examples:
+        raise InputError("no examples to train on")
+    with evaluation_mode(loaded.model), _deterministic(loaded.model.device):
+        training = _Training(loaded, task, examples, recipe)
+        try:
+            if output_dir is None:
+                training.run(on_step)
+            else:
+                training.run_saved(Path(output_dir), save_steps or math.ceil(steps / 5), on_step)
+            training.check_parameters()
+        finally:
+            loaded.model.zero_grad()
+    return training.log()
 
 
-class _Progress(TrainerCallback):
-    """Tells the caller of each step, before a checkpoint is written."""
+@dataclass(frozen=True)
+class _Recipe:
+    """How to train; see `finetune`."""
 
-    def __init__(self, on_step: OnStep) -> None:
-        self._on_step = on_step
+    steps: int
+    learning_rate: float
+    batch_size: int
+    seed: int
+    weight_decay: float
+    warmup: int
+    schedule: str
+    max_grad_norm: float
+    dropout: bool
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._on_step(state.global_step, state.log_history[-1]["step_loss"])
+    def check(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"{self.steps} steps: train for at least 1")
+        if not 0 < self.learning_rate < 1e30:
+            raise InputError(
+                f"a learning rate of {self.learning_rate}: it must be positive and finite"
+            )
+        if self.batch_size < 1:
+            raise InputError(f"a batch size of {self.batch_size}: it must be at least 1")
 
 
-class _Trainer(Trainer):
-    """The Trainer with our loss, a log to the bit, and checkpoints of what is trained only."""
+class _Training:
+    """A training under way."""
 
     def __init__(
-        self,
-        loaded: LoadedModel,
-        arguments: TrainingArguments,
-        rows: list[dict[str, Any]],
-        kind: Kind,
-        dropout: bool,
-        on_step: OnStep | None,
+        self, loaded: LoadedModel, task: Task, examples: Sequence[Example], recipe: _Recipe
     ) -> None:
-        super().__init__(
-            loaded.model,
-            arguments,
-            train_dataset=rows,
-            data_collator=DataCollatorWithPadding(loaded.tokenizer),
-        )
-        self.remove_callback(PrinterCallback)
-        if on_step:
-            self.add_callback(_Progress(on_step))
-        self._kind, self._dropout = kind, dropout
-        self._trained = {n: p for n, p in loaded.model.named_parameters() if p.requires_grad}
-        self._finite: dict[str, Tensor] = {}
+        self.model, self.recipe = loaded.model, recipe
+        self.trained = {n: p for n, p in loaded.model.named_parameters() if p.requires_grad}
+        if not self.trained:
+            raise InputError("no parameter of the model requires a gradient: nothing to train")
+        self._loaded, self._task, self._examples = loaded, task, examples
+        self._rows = tokenize(loaded, examples).rows
+        lengths = [len(row["input_ids"]) for row in self._rows]
+        self._batches = length_batches(lengths, recipe.batch_size, recipe.steps, seed=recipe.seed)
+        self._optimiser, self._rate = _optimiser(loaded.model, self.trained, recipe)
+        self._finite = [p.detach().clone() for p in self.trained.values()]
+        self.losses: list[float] = []
+        self.seconds = 0.0
 
-    def restore_finished(self, checkpoint: str | None) -> bool:
-        """Take over a checkpoint of the last step; the Trainer itself would go a step further."""
-        if checkpoint is None:
-            return False
-        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-        if state.global_step < self.args.max_steps:
-            return False
-        self.state = state
-        self._load_from_checkpoint(checkpoint)
-        return True
+    @property
+    def size(self) -> int:
+        """How many numbers train."""
+        return sum(p.numel() for p in self.trained.values())
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Take a step, and note its loss and time in the state, which checkpoints carry."""
-        start = time.perf_counter()
-        loss = super().training_step(*args, **kwargs)
-        entry = {"step_loss": float(loss), "seconds": time.perf_counter() - start}
-        self.state.log_history.append(entry)
-        return loss
+    def run(self, on_step: OnStep | None) -> None:
+        """Take the steps that are left."""
+        while len(self.losses) < self.recipe.steps:
+            self._step()
+            if on_step is not None:
+                on_step(len(self.losses), self.losses[-1])
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """Return the mean cross-entropy or squared error; stop where it is not finite."""
-        if not self._dropout:
-            model.eval()
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
-        if self._kind == "regression":
-            loss = nn.functional.mse_loss(outputs.logits[:, 0], labels.to(outputs.logits.dtype))
-        else:
-            loss = nn.functional.cross_entropy(outputs.logits, labels)
-        if not loss.isfinite():
-            self._diverged("loss")
-        self._finite = {name: p.detach().clone() for name, p in self._trained.items()}
-        return (loss, outputs) if return_outputs else loss
+    def run_saved(self, folder: Path, save_steps: int, on_step: OnStep | None) -> None:
+        """Go on from the folder's last checkpoint, and leave others on the way."""
+        settings = {
+            **asdict(self.recipe),
+            "trainable_parameters": self.size,
+            "examples": [[e.index, e.label] for e in self._examples],
+        }
+        kept = SavedTraining(folder, settings)
+        self._resume(kept)
+
+        def each(step: int, loss: float) -> None:
+            if on_step is not None:
+                on_step(step, loss)
+            if step % save_steps == 0 and step < self.recipe.steps:
+                kept.save(self._progress(), self.trained, self._optimiser.state_dict())
+
+        before = len(self.losses)
+        self.run(each)
+        self.check_parameters()
+        if len(self.losses) > before:
+            kept.save(self._progress(), self.trained, None)
 
     def check_parameters(self) -> None:
         """Stop if the last step left a parameter that is not finite."""
-        if not all(p.isfinite().all() for p in self._trained.values()):
-            self._diverged("a parameter")
+        if not all(bool(p.isfinite().all()) for p in self.trained.values()):
+            self._diverged("a parameter", len(self.losses))
 
-    def _diverged(self, what: str) -> None:
+    def log(self) -> TrainingLog:
+        """Return how the training went."""
+        done = len(self.losses)
+        return TrainingLog(self.losses, done, self.seconds, self.size, self.recipe.learning_rate)
+
+    def _progress(self) -> Progress:
+        return Progress(tuple(self.losses), self.seconds)
+
+    def _resume(self, kept: SavedTraining) -> None:
+        last = kept.last()
+        if last is None:
+            return
+        path, progress = last
+        saved.load_trained(path, self.trained)
+        if len(progress.losses) < self.recipe.steps:
+            saved.load_optimiser(path, self._optimiser)
+        self.losses, self.seconds = list(progress.losses), progress.seconds
+
+    def _step(self) -> None:
+        """Take a step, note its loss and time."""
+        start = time.perf_counter()
+        done = len(self.losses)
+        _seed_all(self.recipe.seed, done)
+        self.model.train(self.recipe.dropout)
+        loss = self._loss(self._batches[done])
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self._diverged("loss", done + 1)
+        parameters = list(self.trained.values())
         with torch.no_grad():
-            for name, tensor in self._finite.items():
-                self._trained[name].copy_(tensor)
-        step = self.state.global_step + (what == "loss")
+            torch._foreach_copy_(self._finite, parameters)
+        loss.backward()
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        length = nn.utils.get_total_norm(gradients)
+        if not length.isfinite():
+            self._diverged("the gradient", done + 1)
+        if self.recipe.max_grad_norm:
+            nn.utils.clip_grads_with_norm_(parameters, self.recipe.max_grad_norm, length)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._rate(done)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        self.losses.append(value)
+        self.seconds += time.perf_counter() - start
+
+    def _loss(self, chosen: Sequence[int]) -> Tensor:
+        """Return the mean loss over some of the examples."""
+        batch = pad(self._loaded, [self._rows[i] for i in chosen])
+        labels = torch.tensor([self._examples[i].label for i in chosen], device=self.model.device)
+        return self._task.facts.training_loss(self.model(**batch).logits, labels)
+
+    def _diverged(self, what: str, step: int) -> NoReturn:
+        with torch.no_grad():
+            for parameter, tensor in zip(self.trained.values(), self._finite, strict=True):
+                parameter.copy_(tensor)
         raise TrainingDiverged(
             f"{what} is NaN or infinite at step {step} with learning rate "
-            f"{self.args.learning_rate:g}: lower it, or warm up longer"
+            f"{self.recipe.learning_rate:g}: lower it, or warm up longer"
         )
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the trained parameters (tied ones once)."""
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: p.detach().cpu().contiguous() for name, p in self._trained.items()}
-        save_file(tensors, folder / "trained.safetensors")
 
-    @torch.no_grad()
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        saved = load_file(Path(resume_from_checkpoint) / "trained.safetensors")
-        for name, parameter in self._trained.items():
-            parameter.copy_(saved[name])
-
-
-def _check(
-    steps: int, learning_rate: float, batch_size: int, trainable: int, examples: int
-) -> None:
-    if steps < 1:
-        raise InputError(f"{steps} steps: train for at least 1")
-    if not 0 < learning_rate < 1e30:
-        raise InputError(f"a learning rate of {learning_rate}: it must be positive and finite")
-    if batch_size < 1:
-        raise InputError(f"a batch size of {batch_size}: it must be at least 1")
-    if not trainable:
-        raise InputError("no parameter of the model requires a gradient: nothing to train")
-    if not examples:
-        raise InputError("no examples to train on")
-
-
-def _arguments(
-    folder: Path, settings: Mapping[str, Any], device: torch.device, save_steps: int | None
-) -> TrainingArguments:
+def _optimiser(
+    model: nn.Module, trained: dict[str, nn.Parameter], recipe: _Recipe
+) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
+    """Return AdamW over what trains, and the learning rate by steps taken."""
+    decayed = set(get_parameter_names(model, [nn.LayerNorm], list(_UNDECAYED)))
+    groups = [
+        {"params": [p for n, p in trained.items() if n in decayed], "weight_decay": decay}
+        for decayed, decay in ((decayed, recipe.weight_decay), (trained.keys() - decayed, 0.0))
+    ]
+    optimiser = torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=recipe.learning_rate, fused=True
+    )
     try:
-        arguments = TrainingArguments(
-            output_dir=str(folder),
-            max_steps=settings["steps"],
-            per_device_train_batch_size=settings["batch_size"],
-            learning_rate=settings["learning_rate"],
-            weight_decay=settings["weight_decay"],
-            warmup_steps=settings["warmup"],
-            lr_scheduler_type=settings["schedule"],
-            max_grad_norm=settings["max_grad_norm"],
-            seed=settings["seed"],
-            optim="adamw_torch",
-            save_strategy="no" if save_steps is None else "steps",
-            save_steps=save_steps or settings["steps"],
-            save_total_limit=1,
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            use_cpu=device.type == "cpu",
-        )
-    except ValueError as error:
+        scheduler = get_scheduler(recipe.schedule, optimiser, recipe.warmup, recipe.steps)
+    except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"cannot train with these settings: {reason}") from error
-    arguments._n_gpu = min(1, arguments.n_gpu)  # with more, the Trainer spreads batches over all
-    return arguments
-
-
-def _last_checkpoint(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    """Return the last complete checkpoint of a training with the same settings, if there is one.
-
-    Raises:
-        InputError: If the folder holds a training with other settings.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "settings.json"
-    found = _json(file)
-    if found is None:
-        write_atomically(file, json.dumps(settings))
-        return None
-    other = sorted(key for key in settings if found.get(key) != settings[key])
-    if other:
+    if not isinstance(scheduler, LambdaLR):
         raise InputError(
-            f"{folder} holds a training with another setting of {', '.join(other)}: "
-            "name another folder, or empty it"
+            f"cannot train with these settings: the schedule {recipe.schedule} needs more than "
+            "the number of the step"
         )
-    complete = {}
-    for path in folder.glob("checkpoint-*"):
-        state = _json(path / "trainer_state.json")  # written last
-        if state is None:
-            shutil.rmtree(path)
-        else:
-            complete[state["global_step"]] = str(path)
-    return complete[max(complete)] if complete else None
+    share = scheduler.lr_lambdas[0]
+    return optimiser, lambda done: recipe.learning_rate * share(done)
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    """Return what a JSON file holds, None if it is absent or cut off."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
+def _seed_all(seed: int, step: int) -> None:
+    """Seed every source of random numbers for one step: a resumed training needs no states."""
+    own = np.random.SeedSequence((seed, step)).generate_state(1)[0]
+    torch.manual_seed(int(own))
+    random.seed(int(own))
+    np.random.seed(own)
 
 
 @contextmanager
-def _restored(model: Any) -> Iterator[None]:
-    """Give back the model's mode and the random states, and drop the gradients.
-
-    On CUDA, deterministic algorithms are asked for meanwhile.
-    """
-    cuda = model.device.type == "cuda"
-    states, training = (random.getstate(), np.random.get_state()), model.training
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Give back the random states; on CUDA, ask for deterministic algorithms meanwhile."""
+    cuda = device.type == "cuda"
+    states = random.getstate(), np.random.get_state()
     exact = torch.are_deterministic_algorithms_enabled()
     if cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        with torch.random.fork_rng(devices=[model.device] if cuda else []):
+        with torch.random.fork_rng(devices=[device] if cuda else []):
             yield
     finally:
         torch.use_deterministic_algorithms(exact)
         random.setstate(states[0])
         np.random.set_state(states[1])
-        model.train(training)
-        model.zero_grad(set_to_none=True)

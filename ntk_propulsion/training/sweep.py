@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.tasks import Example, Task, draw
-from ntk_propulsion.training.finetuning import TrainingDiverged, finetune
+from ntk_propulsion.training.finetuning import TrainingDiverged, TrainingLog, finetune
 from ntk_propulsion.training.methods import Method, apply_method
 
 STEP = 10**0.5
@@ -28,13 +29,15 @@ class Trial:
 
     Attributes:
         learning_rate: The peak.
-        loss: Mean over the validation examples after it; None if it diverged.
+        loss: Mean over the validation examples where it ended; None if it diverged.
         metric: The task's metric on them; None if it diverged.
+        stopped_at: The step at which it was given up as lost; None if it was not.
     """
 
     learning_rate: float
     loss: float | None
     metric: float | None
+    stopped_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Sweep:
     Attributes:
         method: Its name.
         trials: In the order of their learning rates.
-        steps: Of each.
+        steps: Of each that was not stopped.
         examples: Validation examples, none of which was trained on.
     """
 
@@ -55,12 +58,12 @@ class Sweep:
 
     @property
     def chosen(self) -> float:
-        """The learning rate of the least validation loss; of equals the smaller one.
+        """The rate of the least validation loss of those not given up; of equals the smaller one.
 
         Raises:
             InputError: All diverged.
         """
-        finished = [t for t in self.trials if t.loss is not None]
+        finished = [t for t in self.trials if t.loss is not None and t.stopped_at is None]
         if not finished:
             tried = ", ".join(f"{t.learning_rate:g}" for t in self.trials)
             raise InputError(f"{self.method} diverged at every learning rate swept ({tried})")
@@ -133,7 +136,10 @@ def sweep_learning_rates(
 ) -> Sweep:
     """Train a copy of the model at each learning rate and compare the validation losses.
 
-    Every trial has the same examples in the same order and a whole schedule of its own.
+    Every trial has the same examples in the same order and a whole schedule of its own. The rates
+    take turns from the middle outwards. Half way a trial is given up if its validation loss is
+    above the least that any before it had there: a successive halving that never holds two
+    trials at once. Every method has the same budget by this rule: as many rates, as many steps.
 
     Args:
         loaded: The model at theta_0; it is left as it is.
@@ -152,37 +158,78 @@ def sweep_learning_rates(
     """
     if not rates:
         raise InputError("there are no learning rates to sweep")
+    judge = _Judge(task, validation, steps // 2)
     trials, name = [], ""
-    for done, rate in enumerate(sorted(rates), start=1):
+    for done, rate in enumerate(_outwards(sorted(rates)), start=1):
         tuned = replace(loaded, model=copy.deepcopy(loaded.model))
         name = apply_method(tuned.model, method, steps=steps, seed=seed)
-        try:
-            finetune(
-                tuned,
-                task,
-                train_examples,
-                steps=steps,
-                learning_rate=rate,
-                batch_size=batch_size,
-                seed=seed,
-            )
-            found = evaluate(tuned, task, validation)
-            loss = _loss(task, found.logits, validation)
-        except TrainingDiverged:
-            loss = math.nan
-        trials.append(
-            Trial(rate, loss, found.metrics[task.metric])
-            if math.isfinite(loss)
-            else Trial(rate, None, None)
+        train = partial(
+            finetune,
+            tuned,
+            task,
+            train_examples,
+            steps=steps,
+            learning_rate=rate,
+            batch_size=batch_size,
+            seed=seed,
         )
+        trials.append(judge.trial(tuned, rate, train))
         if on_trial is not None:
             on_trial(done)
+    trials.sort(key=lambda trial: trial.learning_rate)
     return Sweep(name, tuple(trials), steps, len(validation))
+
+
+def _outwards(rates: Sequence[float]) -> list[float]:
+    """Return what is in the middle first, then its neighbours, the smaller one before the other."""
+    middle = (len(rates) - 1) / 2
+    return [rates[i] for i in sorted(range(len(rates)), key=lambda i: (abs(i - middle), i))]
+
+
+class _LostError(Exception):
+    """A trial fell behind; carries what it had come to."""
+
+    def __init__(self, trial: Trial) -> None:
+        super().__init__()
+        self.trial = trial
+
+
+class _Judge:
+    """Scores trials, and gives up those that are behind half way."""
+
+    def __init__(self, task: Task, validation: Sequence[Example], half: int) -> None:
+        self._task, self._validation, self._half = task, validation, half
+        self._least = math.inf
+
+    def trial(self, tuned: LoadedModel, rate: float, train: Callable[..., TrainingLog]) -> Trial:
+        """Train, and return what came of it."""
+
+        def each(step: int, _: float) -> None:
+            if step != self._half:
+                return
+            so_far = self._scored(tuned, rate)
+            loss = math.inf if so_far.loss is None else so_far.loss
+            if loss > self._least:
+                raise _LostError(replace(so_far, stopped_at=step))
+            self._least = loss
+
+        try:
+            train(on_step=each)
+        except TrainingDiverged:
+            return Trial(rate, None, None)
+        except _LostError as lost:
+            return lost.trial
+        return self._scored(tuned, rate)
+
+    def _scored(self, tuned: LoadedModel, rate: float) -> Trial:
+        found = evaluate(tuned, self._task, self._validation)
+        loss = _loss(self._task, found.logits, self._validation)
+        if not math.isfinite(loss):
+            return Trial(rate, None, None)
+        return Trial(rate, loss, found.metrics[self._task.metric])
 
 
 def _loss(task: Task, logits: Tensor, examples: Sequence[Example]) -> float:
     """Return the training's own loss, mean over examples."""
     labels = torch.tensor([e.label for e in examples])
-    if task.kind == "regression":
-        return float((logits[:, 0].double() - labels).square().mean())
-    return float(torch.nn.functional.cross_entropy(logits.double(), labels.long()))
+    return float(task.facts.training_loss(logits.double(), labels))

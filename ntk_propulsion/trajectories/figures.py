@@ -79,7 +79,7 @@ def draw_trajectories(trajectories: Sequence[Trajectory]) -> Plot:
         Line2D([], [], color=looks[name][0], marker=looks[name][1], label=_legend(name, t))
         for name, t in zip(names, trajectories, strict=True)
     ]
-    figure.legend(handles=handles, loc="outside right upper")
+    figure.legend(handles=handles, loc="outside upper right", ncols=min(3, len(handles)))
     style.frame(
         figure,
         "Kernels along training",

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ntk_propulsion.theory.distances import leading
 from ntk_propulsion.trajectories.compare import CourseDistance, compare_trajectories
 from ntk_propulsion.trajectories.trajectory import Trajectory
-
-BETWEEN = ("alignment", "cka", "best_scale_error", "relative_frobenius")
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,9 @@ def course_distances(
 ) -> tuple[CourseDistance, ...]:
     """Return each other method's distances from the reference at equal steps.
 
-    Empty where the reference was not recorded. Quantities: those of ``BETWEEN``. Kernels:
-    ``"own-full"`` and ``"full"``, as `compare_trajectories` names them; what full fine-tuning
-    trains is K_F, so that ``"own"`` would repeat the first.
+    Empty where the reference was not recorded. Quantities: those of `theory.distances.leading`.
+    Kernels: ``"own-full"`` and ``"full"``, as `compare_trajectories` names them; what full
+    fine-tuning trains is K_F, so that ``"own"`` would repeat the first.
     """
     if reference not in trajectories:
         return ()
@@ -82,7 +81,7 @@ def course_distances(
         for name, trajectory in trajectories.items()
         if name != reference
         for distance in compare_trajectories(trajectory, trajectories[reference])
-        if distance.quantity in BETWEEN and distance.kernel != "own"
+        if distance.quantity in leading() and distance.kernel != "own"
     )
 
 

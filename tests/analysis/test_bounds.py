@@ -8,8 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
-from analysis.bounds import study as bounds
-from analysis.bounds.study import CLAIMS, GAUSSIAN, OWN, PRETRAINED, PRINTED, TRAINED, Settings
+from analysis.bounds import measurements, study, verdicts
+from analysis.bounds.figure import GAUSSIAN, OWN, PRETRAINED, PRINTED, TRAINED
+from analysis.bounds.measurements import Settings
+from analysis.bounds.verdicts import CLAIMS
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.framework.study import execute, failed
 from ntk_propulsion.errors import InputError
@@ -26,12 +28,12 @@ N = 3
 ALIKE = 1e-3  # p-value below which two samples are not of one distribution
 
 
-def projections(name: str) -> dict[str, bounds.Projection]:
+def projections(name: str) -> dict[str, measurements.Projection]:
     """Return the projection of every layer of a small architecture."""
     model, found = build(name), {}
 
     def visit(layer: str, uses: list) -> None:
-        found[layer] = bounds.projection(model.get_submodule(layer), uses)
+        found[layer] = measurements.projection(model.get_submodule(layer), uses)
 
     visit_layers(model, ALL[name].batch(N), visit, outputs=ALL[name].outputs)
     return found
@@ -47,7 +49,7 @@ def test_draws_in_the_plane_are_those_of_whole_gaussian_weights(cosine: float) -
     y = cosine * x + np.sqrt(1 - cosine**2) * across
     W = rng.standard_normal((4000, width, 6)) / np.sqrt(width)
     whole = ((W @ x) * (W @ y)).sum(1) - x @ y
-    drawn = bounds.gaussian_errors(width, cosine, 4000, rng)
+    drawn = measurements.gaussian_errors(width, cosine, 4000, rng)
     assert stats.ks_2samp(whole, drawn).pvalue > ALIKE
 
 
@@ -88,7 +90,7 @@ def test_energies_are_those_of_each_neuron() -> None:
         g = torch.stack([d.sum(1) for d in uses[0].d], 1).flatten(0, 1)
         expected = mean_square(module.weight) * G.square().sum(2)
         expected += mean_square(module.bias) * g.square()
-        found = bounds.projection(module, uses).energies
+        found = measurements.projection(module, uses).energies
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-10)
 
     visit_layers(model, batch, visit)
@@ -100,7 +102,7 @@ def test_drawn_diagonal_errors_are_those_of_redrawn_weights() -> None:
 
     def visit(layer: str, uses: list) -> None:
         module, use = model.get_submodule(layer), uses[0]
-        found = bounds.projection(module, uses)
+        found = measurements.projection(module, uses)
         squares = []
         for seed in range(draws):
             weight, bias = redraw(module, layer, seed)
@@ -108,7 +110,7 @@ def test_drawn_diagonal_errors_are_those_of_redrawn_weights() -> None:
             rows = torch.stack([(d * y).sum(1) for d in use.d], 1).flatten(0, 1)
             squares.append(rows.square().sum(1).numpy())
         explicit[layer] = np.array(squares) / found.energies.sum(1) - 1
-        drawn[layer] = bounds.diagonal_errors(found.energies, 4000, np.random.default_rng(0))
+        drawn[layer] = measurements.diagonal_errors(found.energies, 4000, np.random.default_rng(0))
 
     visit_layers(model, batch, visit)
     for layer in explicit:
@@ -119,13 +121,13 @@ def test_drawn_diagonal_errors_are_those_of_redrawn_weights() -> None:
 
 def cell(part: str, observed: float, bound: float, trials: int = 1000) -> dict:
     """Return a row of a made table."""
-    return bounds._cell(part, bound, observed, trials, width=64, eps=0.4, layer="l", seed=0)
+    return measurements._cell(part, bound, observed, trials, width=64, eps=0.4, layer="l", seed=0)
 
 
 @pytest.mark.parametrize("part", CLAIMS)
 def test_each_verdict_can_be_reached(part: str) -> None:
     def outcome(*cells: dict) -> str:
-        return bounds._judged(part, list(cells), Settings()).verdict
+        return verdicts._judged(part, list(cells), Settings()).verdict
 
     vacuous = cell(part, 1.0, 1.0)
     assert outcome(vacuous) == NOT_TESTABLE
@@ -135,7 +137,7 @@ def test_each_verdict_can_be_reached(part: str) -> None:
 
 
 def test_chance_above_a_bound_fails_only_where_nothing_is_counted_over_draws() -> None:
-    slightly = [bounds._judged(part, [cell(part, 0.205, 0.2)], Settings()) for part in CLAIMS]
+    slightly = [verdicts._judged(part, [cell(part, 0.205, 0.2)], Settings()) for part in CLAIMS]
     found = {verdict.id: verdict.verdict for verdict in slightly}
     over_draws = {GAUSSIAN: HOLDS, PRINTED: HOLDS, OWN: HOLDS}
     assert found == over_draws | {PRETRAINED: FAILS, TRAINED: FAILS}
@@ -144,13 +146,13 @@ def test_chance_above_a_bound_fails_only_where_nothing_is_counted_over_draws() -
 def test_a_failed_bound_fails_the_check() -> None:
     energies = {"part": "energies", "rms_redraws": 1.0, "rms_redraws_se": 0.01}
     rows = [cell(GAUSSIAN, 0.1, 0.2), cell(OWN, 0.1, 0.2), energies | {"rms_predicted": 1.02}]
-    assert all(check.passed for check in bounds.check(rows, Settings()))
+    assert all(check.passed for check in verdicts.check(rows, Settings()))
     worse = [cell(GAUSSIAN, 0.4, 0.2), cell(OWN, 0.4, 0.2), energies | {"rms_predicted": 1.1}]
-    assert not any(check.passed for check in bounds.check(worse, Settings()))
+    assert not any(check.passed for check in verdicts.check(worse, Settings()))
 
 
 def test_a_tiny_study_measures_every_claim_and_passes_its_checks(tmp_path) -> None:
-    settings = bounds.STUDY.choose(
+    settings = study.STUDY.choose(
         quick=True,
         model=str(tiny_runs.model()),
         task=str(tiny_runs.texts()),
@@ -158,7 +160,7 @@ def test_a_tiny_study_measures_every_claim_and_passes_its_checks(tmp_path) -> No
         widths=(64, 512),
         eps=(0.2, 0.4),
     )
-    outcome = execute(bounds.STUDY, settings, tmp_path / "out", progress=Progress())
+    outcome = execute(study.STUDY, settings, tmp_path / "out", progress=Progress())
     assert not failed(outcome)
     assert [verdict["id"] for verdict in outcome["verdicts"]] == list(CLAIMS)
     with (tmp_path / "out" / "table.csv").open() as file:
@@ -186,14 +188,14 @@ def test_a_tiny_study_measures_every_claim_and_passes_its_checks(tmp_path) -> No
     ],
 )
 def test_bad_settings_are_named(changed: dict, words: str, tmp_path) -> None:
-    settings = bounds.STUDY.choose(quick=True, **({"widths": (64,), "draws": 10} | changed))
+    settings = study.STUDY.choose(quick=True, **({"widths": (64,), "draws": 10} | changed))
     with pytest.raises(InputError, match=words):
-        execute(bounds.STUDY, settings, tmp_path / "out", progress=Progress())
+        execute(study.STUDY, settings, tmp_path / "out", progress=Progress())
 
 
 def test_the_exact_probability_is_that_of_chi_squared_and_of_draws():
     exact = stats.chi2.cdf(80, 100) + stats.chi2.sf(120, 100)
-    assert bounds.outside(np.ones(100), 0.2) == pytest.approx(exact, rel=1e-9)
+    assert verdicts.outside(np.ones(100), 0.2) == pytest.approx(exact, rel=1e-9)
     uneven = 0.9 ** np.arange(60.0)
-    drawn = np.abs(bounds.diagonal_errors(uneven[None], 100_000, np.random.default_rng(0)))
-    assert bounds.outside(uneven, 0.4) == pytest.approx((drawn >= 0.4).mean(), abs=0.007)
+    drawn = np.abs(measurements.diagonal_errors(uneven[None], 100_000, np.random.default_rng(0)))
+    assert verdicts.outside(uneven, 0.4) == pytest.approx((drawn >= 0.4).mean(), abs=0.007)

@@ -7,8 +7,9 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from analysis.convergence import study as convergence
-from analysis.convergence.study import METHODS, STUDY, Settings
+from analysis.convergence import measurements, runs, verdicts
+from analysis.convergence.measurements import METHODS, Settings
+from analysis.convergence.study import STUDY
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.framework.study import execute, failed, load_rows
 from ntk_propulsion.errors import InputError
@@ -72,7 +73,7 @@ def test_the_table_read_back_is_judged_the_same(finished):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_with_evaluations_gives_the_numbers_of_one_without(method):
-    place = convergence._Place(settings(at=(1, 2, 3, 4)), 1, str(tiny_runs.texts()))
+    place = measurements._Place(settings(at=(1, 2, 3, 4)), 1, str(tiny_runs.texts()))
     evaluated, rows = place.trained(method, 16, 3e-3)
     plain = place.start(16)
     apply_method(plain.model, place.settings.tuning(method), steps=5, seed=1)
@@ -90,7 +91,7 @@ def test_a_run_with_evaluations_gives_the_numbers_of_one_without(method):
 
 
 def test_validation_examples_are_never_trained_on_and_small_sets_begin_large_ones():
-    place = convergence._Place(settings(), 0, str(tiny_runs.texts()))
+    place = measurements._Place(settings(), 0, str(tiny_runs.texts()))
     small, large = place.train(8), place.train(30)
     assert large[:8] == small
     assert sum(e.label for e in small) == 4
@@ -98,7 +99,7 @@ def test_validation_examples_are_never_trained_on_and_small_sets_begin_large_one
 
 
 def test_a_probe_is_fitted_to_the_training_examples_alone():
-    place = convergence._Place(settings(head="probe"), 0, str(tiny_runs.texts()))
+    place = measurements._Place(settings(head="probe"), 0, str(tiny_runs.texts()))
     weights = [place.start(n).model.classifier.weight for n in (8, 8, 16)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -109,8 +110,8 @@ def test_a_training_that_diverges_keeps_what_was_before(monkeypatch):
         on_step(1, 0.7)
         raise TrainingDiverged("loss is NaN at step 2")
 
-    monkeypatch.setattr(convergence, "finetune", diverging)
-    place = convergence._Place(settings(), 0, str(tiny_runs.texts()))
+    monkeypatch.setattr(measurements, "finetune", diverging)
+    place = measurements._Place(settings(), 0, str(tiny_runs.texts()))
     rows = place.rows("full", 8, 1.0)
     assert [row["step"] for row in rows if row["metric"] is not None] == [0, 1]
     assert [row["train_loss"] for row in rows] == [None, 0.7, None, None]
@@ -143,7 +144,7 @@ def test_steps_to_the_level_are_those_of_the_rule():
         "lora": (0.5, 0.85, 0.87),
         "adalora": (0.5, 0.85, None),
     }
-    found = {row["method"]: row for row in convergence.runs(made(metrics), never=30)}
+    found = {row["method"]: row for row in runs.runs(made(metrics), never=30)}
     assert found["full"]["level"] == pytest.approx(0.86)
     assert {m: r["steps_to_level"] for m, r in found.items()} == {
         "full": 10, "propulsion": 10, "lora": 20, "adalora": 30,
@@ -155,7 +156,7 @@ def test_steps_to_the_level_are_those_of_the_rule():
 
 @pytest.mark.parametrize("full", [(0.5, 0.5, 0.4), (0.5, None, None), (None, 0.6, 0.7)])
 def test_where_full_fine_tuning_improves_nothing_there_is_no_level(full):
-    rows = convergence.runs(
+    rows = runs.runs(
         made({"full": full, "propulsion": (0.5, 0.9, 0.9), "lora": (0.5,) * 3}), never=30
     )
     assert {row["level"] for row in rows} == {row["steps_to_level"] for row in rows} == {None}
@@ -172,7 +173,7 @@ def table(steps, seeds=4, sizes=(16, 64)):
 
 
 def verdict(*table_of):
-    (found,) = convergence.judge(table(*table_of), Settings())
+    (found,) = verdicts.judge(table(*table_of), Settings())
     return found.verdict
 
 
@@ -182,14 +183,14 @@ def test_each_verdict_can_be_reached():
     assert verdict({"propulsion": eight, "lora": slow, "adalora": slower}) == HOLDS
     assert verdict({"propulsion": eight, "lora": fast, "adalora": slower}) == FAILS
     assert verdict({"propulsion": eight, "lora": mixed, "adalora": slower}) == NOT_TESTABLE
-    (nothing,) = convergence.judge([], Settings())
+    (nothing,) = verdicts.judge([], Settings())
     assert nothing.verdict == NOT_TESTABLE
 
 
 def test_ratios_are_means_over_sizes_paired_over_seeds():
     rows = table({"propulsion": (8, 8), "lora": (16, 64), "adalora": (8, 8)}, seeds=2, sizes=(16,))
     rows += table({"propulsion": (8, 8), "lora": (8, 8), "adalora": (8, 8)}, seeds=2, sizes=(64,))
-    found = convergence.ratios(rows)
+    found = verdicts.ratios(rows)
     assert found["lora"].value == pytest.approx((0.5 + 1.5) / 2)
     assert found["lora"].high - found["lora"].value == pytest.approx(
         25.45 * math.sqrt(0.5) / math.sqrt(2), rel=1e-3  # t at 1 - 0.05/4, one degree of freedom
@@ -203,10 +204,10 @@ def test_a_place_without_a_level_is_left_out_and_counted():
     for row in rows:
         if (row["size"], row["seed"]) == (64, 1):
             row |= {"level": None, "steps_to_level": None, "reached": None}
-    (found,) = convergence.judge(rows, Settings())
+    (found,) = verdicts.judge(rows, Settings())
     assert "improved nothing: 1" in found.measured
     assert "reached in 3 places" in found.measured
-    assert convergence.ratios(rows)["lora"].value == 1
+    assert verdicts.ratios(rows)["lora"].value == 1
 
 
 def test_unequal_starts_and_unequal_sweeps_fail_the_checks():
@@ -215,12 +216,12 @@ def test_unequal_starts_and_unequal_sweeps_fail_the_checks():
         {"kind": "trial", "task": "a", "method": method, "learning_rate": rate}
         for method, rate in itertools.product(("full", "lora"), (1e-3, 1e-2))
     ]
-    assert all(c.passed for c in convergence.check([*trials, *rows], Settings()))
-    start, swept = convergence.check([*trials[1:], *rows], Settings())
+    assert all(c.passed for c in verdicts.check([*trials, *rows], Settings()))
+    start, swept = verdicts.check([*trials[1:], *rows], Settings())
     assert start.passed
     assert not swept.passed
     rows[0]["metric"] = 0.51
-    assert not convergence.check([*trials, *rows], Settings())[0].passed
+    assert not verdicts.check([*trials, *rows], Settings())[0].passed
 
 
 @pytest.mark.parametrize(

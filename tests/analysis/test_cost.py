@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from analysis.cost import study as cost
-from analysis.cost.study import FEWEST, STUDY, Settings
+from analysis.cost import summary, verdicts
+from analysis.cost.settings import Settings
+from analysis.cost.study import STUDY
+from analysis.cost.summary import FEWEST
 from analysis.fixtures.trainee import batch_of, mask_rows
-from analysis.framework.meters import apart
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.framework.study import execute, failed
 from ntk_propulsion.errors import InputError
@@ -119,22 +119,18 @@ def test_under_a_mask_just_the_first_rows_or_columns_move(kind: str, axis: str) 
     assert 0.9 * trainee.trained < moved <= trainee.trained
 
 
-def test_memory_of_full_training_holds_gradients_and_state_and_propulsions_does_not() -> None:
-    folder = tiny_runs.scratch() / "wide"
-    save_model(folder, hidden_size=384, intermediate_size=1536, num_hidden_layers=4)
-    chosen = settings(model=str(folder))
-    task = load_task(str(tiny_runs.texts()))
-    task = replace(task, train=task.train[:4])
-    found = {
-        name: apart((*cost.PRELOADED, "analysis.cost"), cost.memory_of, chosen, task, name, 1)
+def test_full_training_holds_gradients_and_state_of_all_and_propulsion_of_its_vectors(
+    finished: tuple[Path, dict],
+) -> None:
+    full, ours = (
+        next(row for row in table(finished[0], "size") if row["method"] == name)
         for name in ("full", "propulsion")
-    }
-    weights = found["full"]["weights_bytes"]
-    assert weights > 28 * MB
-    assert 2.9 * weights < found["full"]["rise_bytes"] < 4 * weights
-    assert found["propulsion"]["rise_bytes"] < 0.5 * weights
-    for row in found.values():
-        assert row["peak_bytes"] == row["weights_bytes"] + row["rise_bytes"]
+    )
+    weights = 4 * float(full["model_parameters"])
+    assert float(full["gradient_bytes"]) == weights
+    assert float(full["state_bytes"]) == 2 * weights + 4 * float(full["counters"])
+    for held in ("gradient", "state"):
+        assert float(ours[f"{held}_numbers"]) < 0.5 * float(full[f"{held}_numbers"])
 
 
 def race(method: str, *values: float, seed: int = 0) -> list[dict]:
@@ -147,7 +143,7 @@ def race(method: str, *values: float, seed: int = 0) -> list[dict]:
 
 def test_the_target_lies_on_the_way_to_the_best_of_full() -> None:
     rows = [*race("full", 0.5, 0.9, 0.7), *race("lora", 0.5, 0.8, 0.86), *race("ia3", 0.5, 0.85)]
-    full, lora, ia3 = cost.targets(rows, 0.9)
+    full, lora, ia3 = summary.targets(rows, 0.9)
     assert full["value"] == lora["value"] == pytest.approx(0.86)
     assert (full["steps"], full["seconds"]) == (8, 2.0)
     assert (lora["steps"], lora["seconds"], lora["best"]) == (16, 4.0, 0.86)
@@ -155,7 +151,7 @@ def test_the_target_lies_on_the_way_to_the_best_of_full() -> None:
 
 
 def test_there_is_no_target_where_full_fine_tuning_gets_no_better() -> None:
-    assert cost.targets([*race("full", 0.5, 0.5, 0.4), *race("lora", 0.5, 0.8)], 0.9) == []
+    assert summary.targets([*race("full", 0.5, 0.5, 0.4), *race("lora", 0.5, 0.8)], 0.9) == []
 
 
 def made(ours: float, theirs: float, *, rounds: int = 8, spread: float = 0.01) -> list[dict]:
@@ -186,21 +182,21 @@ def made(ours: float, theirs: float, *, rounds: int = 8, spread: float = 0.01) -
 def test_each_verdict_can_be_reached(
     ours: float, rounds: int, spread: float, expected: list[str]
 ) -> None:
-    judged = cost.judge(made(ours, 1.0, rounds=rounds, spread=spread), Settings())
+    judged = verdicts.judge(made(ours, 1.0, rounds=rounds, spread=spread), Settings())
     assert [v.id for v in judged] == ["E3", "O2"]
     assert [v.verdict for v in judged] == expected
 
 
 def test_nothing_measured_is_nothing_tested() -> None:
-    assert [v.verdict for v in cost.judge([], Settings())] == [NOT_TESTABLE, NOT_TESTABLE]
+    assert [v.verdict for v in verdicts.judge([], Settings())] == [NOT_TESTABLE, NOT_TESTABLE]
 
 
 def test_drifts_that_hit_all_methods_leave_a_paired_ratio_alone() -> None:
     rows = made(2.0, 1.0, spread=0.0)
-    found = cost.compared(rows, "time", "step_seconds", "lora", cost.median_of_ratios)
+    found = summary.compared(rows, "time", "step_seconds", "lora", summary.median_of_ratios)
     assert found is not None
     assert (found.low, found.value, found.high) == pytest.approx((2, 2, 2))
-    apart_ = cost.compared(rows, "time", "step_seconds", "lora", cost.ratio_of_medians)
+    apart_ = summary.compared(rows, "time", "step_seconds", "lora", summary.ratio_of_medians)
     assert apart_ is not None
     assert apart_.value == pytest.approx(2)
 
@@ -208,7 +204,7 @@ def test_drifts_that_hit_all_methods_leave_a_paired_ratio_alone() -> None:
 def test_rounds_that_only_one_method_has_are_left_out() -> None:
     rows = made(2.0, 1.0, spread=0.0)
     lost = [r for r in rows if not (r["method"] == "lora" and r["round"] == 3)]
-    found = cost.compared(lost, "time", "step_seconds", "lora", cost.median_of_ratios)
+    found = summary.compared(lost, "time", "step_seconds", "lora", summary.median_of_ratios)
     assert found is not None
     assert found.value == pytest.approx(2)
 
@@ -216,9 +212,9 @@ def test_rounds_that_only_one_method_has_are_left_out() -> None:
 def test_a_wrong_count_fails_its_check() -> None:
     good = {"kind": "size", "method": "full", "parameters": 10, "model_parameters": 10}
     good |= {"gradient_numbers": 10, "state_numbers": 20, "moved": 9}
-    assert all(check.passed for check in cost.check([good], Settings()))
+    assert all(check.passed for check in verdicts.check([good], Settings()))
     for wrong in ({"model_parameters": 11}, {"state_numbers": 21}, {"moved": 11}):
-        passed = [check.passed for check in cost.check([good | wrong], Settings())]
+        passed = [check.passed for check in verdicts.check([good | wrong], Settings())]
         assert passed.count(False) == 1
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import degree
-from analysis.degree import FIXED, MATCHED, Settings, distance_apart, steps_to_share
+from analysis.degree import measurements, study, verdicts
+from analysis.degree.measurements import FIXED, MATCHED, Settings, distance_apart, steps_to_share
 from analysis.fixtures.subject import subject
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.framework.study import execute
@@ -78,7 +78,7 @@ FLAT, PEAK, RISE = [0.8] * 5, [0.6, 0.7, 0.8, 0.75, 0.5], [0.6, 0.65, 0.7, 0.75,
     ],
 )
 def test_every_verdict_is_reached_by_its_rule(fixed, matched, expected):
-    found = degree.judge(table(fixed, matched), Settings(degrees=DEGREES))
+    found = verdicts.judge(table(fixed, matched), Settings(degrees=DEGREES))
     assert [(v.id, v.verdict) for v in found] == list(zip(("A1a", "A1b"), expected, strict=True))
     gone = [
         k
@@ -94,7 +94,7 @@ def test_every_verdict_is_reached_by_its_rule(fixed, matched, expected):
 def test_a_degree_that_diverged_at_one_seed_only_is_left_out():
     rows = table(PEAK, FLAT)
     next(row for row in rows if row["degree"] == 25)["metric"] = None
-    assert "diverged: 25" in degree.judge(rows, Settings(degrees=DEGREES))[0].measured
+    assert "diverged: 25" in verdicts.judge(rows, Settings(degrees=DEGREES))[0].measured
 
 
 def test_steps_to_share_cancels_what_the_batches_do():
@@ -116,7 +116,7 @@ def test_distance_apart_is_relative_to_what_the_reference_moved():
 @pytest.mark.parametrize(("optimiser", "power"), [("sgd", 2), ("adam", 1)])
 @pytest.mark.parametrize("k", [2, 15])
 def test_degree_is_a_step_size_to_first_order(optimiser, power, k):
-    assert degree.POWERS[optimiser] == power
+    assert measurements.POWERS[optimiser] == power
 
     def path(k, rate):
         model = wrap(build("bert"), PropulsionConfig(k))
@@ -137,7 +137,7 @@ def test_degree_is_a_step_size_to_first_order(optimiser, power, k):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("degree")
-    outcome = execute(degree.STUDY, settings(), folder, overwrite=True, progress=Progress())
+    outcome = execute(study.STUDY, settings(), folder, overwrite=True, progress=Progress())
     with (folder / "table.csv").open() as file:
         return outcome, list(csv.DictReader(file)), folder
 
@@ -160,7 +160,7 @@ def test_the_kernels_of_the_wrapped_models_go_by_the_square(finished):
 
 def test_check_fails_on_a_kernel_that_does_not_go_by_the_square():
     rows = [{"kind": "kernel", "relative_error": error} for error in (0.0, 1e-3)]
-    (check,) = degree.check(rows, Settings())
+    (check,) = verdicts.check(rows, Settings())
     assert not check.passed
 
 
@@ -228,7 +228,7 @@ def test_results_are_complete(finished):
 
 def test_runs_that_diverge_are_rows_and_the_study_goes_on(tmp_path: Path):
     chosen = settings(learning_rate=1e25, adam_rates=(1e25,), sgd_shares=(), seeds=1)
-    outcome = execute(degree.STUDY, chosen, tmp_path, overwrite=True, progress=Progress())
+    outcome = execute(study.STUDY, chosen, tmp_path, overwrite=True, progress=Progress())
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row in only(rows, kind="training"):

@@ -15,9 +15,10 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from analysis.fewshot import figure as fewshot_figure
-from analysis.fewshot import study as fewshot
+from analysis.fewshot import measurements, study, verdicts
 from analysis.fewshot.figure import Place, cell_estimates
-from analysis.fewshot.study import STUDY, Settings
+from analysis.fewshot.measurements import Settings
+from analysis.fewshot.study import STUDY
 from analysis.fixtures.subject import Subject
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.framework.study import execute, failed, load_rows
@@ -90,7 +91,7 @@ def test_a_k_shot_run_sees_nothing_but_its_balanced_shots(
     head: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted, tuned = [], []
-    fit = fewshot.fit_probe
+    fit = measurements.fit_probe
 
     def fitting(loaded, task, examples, **more):
         fitted.append(examples)
@@ -100,9 +101,9 @@ def test_a_k_shot_run_sees_nothing_but_its_balanced_shots(
         tuned.append(self.materials.train)
         raise TrainingDiverged("what it was to train on is known")
 
-    monkeypatch.setattr(fewshot, "fit_probe", fitting)
+    monkeypatch.setattr(measurements, "fit_probe", fitting)
     monkeypatch.setattr(Subject, "tune", tuning)
-    fewshot._rows(settings(), str(tiny_runs.texts()), head, 0)
+    measurements._rows(settings(), str(tiny_runs.texts()), head, 0)
     two, three, whole = tuned[::2]
     assert tuned[1::2] == [two, three, whole]
     assert [[e.label for e in shots].count(c) for shots in (two, three) for c in (0, 1)] == [
@@ -119,9 +120,9 @@ def test_a_k_shot_run_sees_nothing_but_its_balanced_shots(
 
 
 def test_the_kernel_solve_agrees_with_jacobians_held_whole() -> None:
-    at = fewshot.subject(settings(head="random"), 0, str(tiny_runs.texts()), max_length=12)
-    shots = fewshot.draw(at.materials.task, 8, split="train", seed=0)
-    start = fewshot._Start(at, shots)
+    at = measurements.subject(settings(head="random"), 0, str(tiny_runs.texts()), max_length=12)
+    shots = measurements.draw(at.materials.task, 8, split="train", seed=0)
+    start = measurements._Start(at, shots)
     row = start.solve("full", 6)
     model, loaded = at.model, at.materials.loaded
     names = [name for name, _ in model.named_parameters()]
@@ -153,9 +154,9 @@ def test_the_kernel_solve_agrees_with_jacobians_held_whole() -> None:
 
 
 def test_fewer_shots_of_a_larger_kernel_are_those_of_their_own() -> None:
-    at = fewshot.subject(settings(head="random"), 1, str(tiny_runs.texts()), max_length=12)
-    shots = fewshot.draw(at.materials.task, 8, split="train", seed=1)
-    larger, own = fewshot._Start(at, shots), fewshot._Start(at, shots[:4])
+    at = measurements.subject(settings(head="random"), 1, str(tiny_runs.texts()), max_length=12)
+    shots = measurements.draw(at.materials.task, 8, split="train", seed=1)
+    larger, own = measurements._Start(at, shots), measurements._Start(at, shots[:4])
     n = len(at.materials.test) + 4
     for name, K in own.kernels.items():
         error = np.linalg.norm(larger.kernels[name][:n, :n] - K)
@@ -163,14 +164,14 @@ def test_fewer_shots_of_a_larger_kernel_are_those_of_their_own() -> None:
         assert larger.solve(name, 4) == own.solve(name, 4)
 
 
-class Made(fewshot._Start):
+class Made(measurements._Start):
     """A start whose kernels and outputs are given, not a model's."""
 
     kernels = None  # type: ignore[assignment]
     outputs = None  # type: ignore[assignment]
 
     def __init__(self, at: Subject, seed: int) -> None:
-        super().__init__(at, fewshot.draw(at.materials.task, 6, split="train", seed=0))
+        super().__init__(at, measurements.draw(at.materials.task, 6, split="train", seed=0))
         rng = np.random.default_rng(seed)
         size = len(self.test) + 6
         J = rng.normal(size=(size, 9)) * 10 ** rng.uniform(-3, 3)
@@ -180,7 +181,7 @@ class Made(fewshot._Start):
 
 @functools.cache
 def subject_of_all() -> Subject:
-    return fewshot.subject(settings(head="random"), 0, str(tiny_runs.texts()), max_length=12)
+    return measurements.subject(settings(head="random"), 0, str(tiny_runs.texts()), max_length=12)
 
 
 @trials(max_examples=25, deadline=None)
@@ -197,7 +198,7 @@ def test_logits_and_margin_start_from_one_accuracy() -> None:
     found = []
     for outputs in ("margin", "logits"):
         chosen = settings(outputs=outputs, shots=(3,), full_seeds=0, examples=2)
-        (full, propulsion) = fewshot._rows(chosen, str(tiny_runs.texts()), "random", 0)
+        (full, propulsion) = measurements._rows(chosen, str(tiny_runs.texts()), "random", 0)
         assert full["before"] == propulsion["before"] == full["kernel_at_huge_ridge"]
         found.append((full["before"], full["after"], propulsion["after"]))
     assert found[0] == found[1]
@@ -213,7 +214,7 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
     monkeypatch.setattr(Subject, "tune", diverge)
     chosen = settings(full_seeds=0, examples=2)
-    return fewshot._rows(chosen, str(tiny_runs.texts()), "random", 0)
+    return measurements._rows(chosen, str(tiny_runs.texts()), "random", 0)
 
 
 def test_a_training_that_diverges_is_a_row_and_leaves_its_cell_open(
@@ -224,9 +225,9 @@ def test_a_training_that_diverges_is_a_row_and_leaves_its_cell_open(
     assert [(row["method"], row["k"]) for row in lost] == [("propulsion", 2), ("propulsion", 3)]
     assert lost[0]["note"] == "loss is NaN at step 2"
     assert "kernel" in lost[0]
-    assert [v.verdict for v in fewshot.judge(lost, settings())] == [NOT_TESTABLE] * 2
-    assert all(check.passed for check in fewshot.check(rows, settings()))
-    assert len(fewshot.draw_figures(rows, settings())) == 2
+    assert [v.verdict for v in verdicts.judge(lost, settings())] == [NOT_TESTABLE] * 2
+    assert all(check.passed for check in verdicts.check(rows, settings()))
+    assert len(study.draw_figures(rows, settings())) == 2
 
 
 def made(gap=(0.01, -0.01, 0.0), error=(0.2, 0.21, 0.19), drift=(0.2, 0.21, 0.19), **changes):
@@ -258,8 +259,8 @@ def made(gap=(0.01, -0.01, 0.0), error=(0.2, 0.21, 0.19), drift=(0.2, 0.21, 0.19
     ]
 
 
-def verdicts(rows: list[dict]) -> list[str]:
-    return [v.verdict for v in fewshot.judge(rows, Settings(seeds=3))]
+def judged(rows: list[dict]) -> list[str]:
+    return [v.verdict for v in verdicts.judge(rows, Settings(seeds=3))]
 
 
 @pytest.mark.parametrize(
@@ -275,14 +276,14 @@ def verdicts(rows: list[dict]) -> list[str]:
     ],
 )
 def test_each_verdict_can_be_reached(changes: dict, expected: list[str]) -> None:
-    assert verdicts(made(**changes)) == expected
+    assert judged(made(**changes)) == expected
 
 
 def test_the_full_data_is_told_and_not_judged() -> None:
     worse = made(gap=(0.4, 0.41, 0.39), error=(0.9, 0.91, 0.89), k="all")
-    assert verdicts([*made(), *worse]) == [HOLDS, HOLDS]
-    assert verdicts(worse) == [NOT_TESTABLE, NOT_TESTABLE]
-    first, second = fewshot.judge([*made(), *worse], Settings())
+    assert judged([*made(), *worse]) == [HOLDS, HOLDS]
+    assert judged(worse) == [NOT_TESTABLE, NOT_TESTABLE]
+    first, second = verdicts.judge([*made(), *worse], Settings())
     assert "Full data, not judged: linearization error: a probe full data full 0.9" in (
         first.measured
     )
@@ -291,7 +292,7 @@ def test_the_full_data_is_told_and_not_judged() -> None:
 
 def test_one_failing_cell_fails_both_claims() -> None:
     bad = made(gap=(0.4, 0.41, 0.39), error=(0.9, 0.91, 0.89), head="random")
-    assert verdicts([*made(), *bad]) == [FAILS, FAILS]
+    assert judged([*made(), *bad]) == [FAILS, FAILS]
 
 
 def test_more_cells_widen_the_gaps_intervals() -> None:
@@ -321,7 +322,7 @@ def test_a_lost_value_makes_the_interval_infinite_and_keeps_the_mean_of_the_rest
     ],
 )
 def test_each_check_fails_where_it_should(changes: dict, number: int) -> None:
-    passed = [check.passed for check in fewshot.check([*made(), *made(**changes)], Settings())]
+    passed = [check.passed for check in verdicts.check([*made(), *made(**changes)], Settings())]
     assert passed == [i != number for i in range(3)]
 
 
@@ -349,14 +350,14 @@ def test_regressions_and_scarce_classes_are_refused() -> None:
     lines = [f"it is a film {i},{i / 7}" for i in range(60)]
     numbers.write_text("\n".join(["text,label", *lines]))
     with pytest.raises(InputError, match="is a regression"):
-        fewshot._rows(settings(outputs="logits"), str(numbers), "random", 0)
+        measurements._rows(settings(outputs="logits"), str(numbers), "random", 0)
     scarce = tiny_runs.scratch() / "scarce.csv"
     with scarce.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         writer.writerows([f"it is a film {i}", int(i % 20 == 0)] for i in range(60))
     with pytest.raises(InputError, match="fewer than 3"):
-        fewshot._rows(settings(), str(scarce), "random", 0)
+        measurements._rows(settings(), str(scarce), "random", 0)
 
 
 def test_tasks_and_heads_follow_from_the_settings() -> None:

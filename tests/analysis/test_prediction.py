@@ -13,9 +13,10 @@ from analysis.fixtures.descents import Start, compared
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.framework.study import execute, failed, load_rows
 from analysis.prediction import figure as prediction_figure
-from analysis.prediction import study as prediction
+from analysis.prediction import measurements, verdicts
+from analysis.prediction.measurements import network
 from analysis.prediction.signs import PLANS, SignDescent, predicted_and_done
-from analysis.prediction.study import STUDY, network
+from analysis.prediction.study import STUDY
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.progress import Progress
 from tests import tiny_runs
@@ -58,36 +59,36 @@ def of_transformer(value, spread=0.0, loss="squared", method="full"):
     ]
 
 
-def verdicts(rows):
-    found = prediction.judge(rows, STUDY.settings())
+def judged(rows):
+    found = verdicts.judge(rows, STUDY.settings())
     assert [v.id for v in found] == ["P1", "P2"]
     return [v.verdict for v in found]
 
 
 def test_both_losses_must_fall_with_width_for_p1():
-    assert verdicts(of_networks(-1.0))[0] == HOLDS
-    assert verdicts(of_networks(-1.0, other=-0.2))[0] == FAILS
-    assert verdicts(of_networks(-1.0, seeds=1))[0] == NOT_TESTABLE
-    assert verdicts([])[0] == NOT_TESTABLE
+    assert judged(of_networks(-1.0))[0] == HOLDS
+    assert judged(of_networks(-1.0, other=-0.2))[0] == FAILS
+    assert judged(of_networks(-1.0, seeds=1))[0] == NOT_TESTABLE
+    assert judged([])[0] == NOT_TESTABLE
 
 
 def test_the_worst_method_on_squared_loss_judges_p2():
     good = of_transformer(0.05, 0.001)
-    assert verdicts(good)[1] == HOLDS
-    assert verdicts([*good, *of_transformer(0.9, 0.01, method="lora")])[1] == FAILS
-    assert verdicts([*good, *of_transformer(0.1, 0.05, method="lora")])[1] == NOT_TESTABLE
-    assert verdicts([*good, *of_transformer(0.9, loss="cross-entropy")])[1] == HOLDS
+    assert judged(good)[1] == HOLDS
+    assert judged([*good, *of_transformer(0.9, 0.01, method="lora")])[1] == FAILS
+    assert judged([*good, *of_transformer(0.1, 0.05, method="lora")])[1] == NOT_TESTABLE
+    assert judged([*good, *of_transformer(0.9, loss="cross-entropy")])[1] == HOLDS
 
 
 def test_a_training_that_diverged_was_not_predicted():
     lost = {"kind": "outputs", "loss": "squared", "method": "full", "seed": 3, "note": "NaN"}
-    assert verdicts([*of_transformer(0.05), lost])[1] == FAILS
+    assert judged([*of_transformer(0.05), lost])[1] == FAILS
 
 
 def test_only_the_last_step_on_test_examples_counts():
     early = [{**row, "step": 1} for row in of_transformer(3.0)]
     learnt = [{**row, "examples": "train"} for row in of_transformer(3.0)]
-    assert verdicts([*of_transformer(0.05), *early, *learnt])[1] == HOLDS
+    assert judged([*of_transformer(0.05), *early, *learnt])[1] == HOLDS
 
 
 def test_a_perfect_prediction_has_no_error_and_that_of_no_change_an_error_of_one():
@@ -111,7 +112,7 @@ def test_last_layers_alone_are_predicted_to_rounding_and_whole_networks_better_w
         ("cross-entropy", None),
         ("squared", "signs, one by one"),
     }
-    assert all(check.passed for check in prediction.check(narrow, chosen))
+    assert all(check.passed for check in verdicts.check(narrow, chosen))
     assert [r["kind"] for r in wide] == ["network", "network"]
     for few, many in zip(narrow, wide, strict=False):
         assert 0 < many["relative_error"] < few["relative_error"]
@@ -119,7 +120,7 @@ def test_last_layers_alone_are_predicted_to_rounding_and_whole_networks_better_w
 
 def test_a_last_layer_that_is_missed_fails_its_check():
     made = {"kind": "linear", "loss": "squared", "relative_error": 1e-3}
-    (found,) = prediction.check([made], STUDY.settings())
+    (found,) = verdicts.check([made], STUDY.settings())
     assert not found.passed
 
 
@@ -179,9 +180,9 @@ def test_a_tiny_study_runs_from_end_to_end(tmp_path):
 
 @pytest.mark.parametrize("method", ["full", "propulsion", "lora"])
 def test_a_small_first_step_is_predicted_by_the_kernel_of_what_trains(method, monkeypatch):
-    monkeypatch.setattr(prediction, "SHARE", 0.003)
-    monkeypatch.setattr(prediction, "SIGNED", ())
-    rows = prediction._Seed(tiny(steps=1), 0).rows(method)
+    monkeypatch.setattr(measurements, "SHARE", 0.003)
+    monkeypatch.setattr(measurements, "SIGNED", ())
+    rows = measurements._Seed(tiny(steps=1), 0).rows(method)
     first = [r["relative_error"] for r in rows if r["kind"] == "outputs" and r["step"] == 1]
     assert len(first) == 4
     assert max(first) < 0.05

@@ -16,8 +16,9 @@ from analysis.fixtures.drops import Predictor, leading, trained
 from analysis.fixtures.subject import Subject
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.framework.study import execute
-from analysis.shift import study as shift
-from analysis.shift.study import STUDY, VARIANTS, Settings
+from analysis.shift import measurements, verdicts
+from analysis.shift.measurements import VARIANTS, Settings
+from analysis.shift.study import STUDY
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.reference import reference_jacobian
 from ntk_propulsion.models.heads import head_modules
@@ -121,7 +122,7 @@ def test_the_verdict_rests_on_the_regression_without_head_from_zero(
 
 
 def test_a_cell_agrees_with_jacobians_held_whole() -> None:
-    source = shift._Source(settings(), 0, domains()[0])
+    source = measurements._Source(settings(), 0, domains()[0])
     rows = source.rows("scrambled")
     model, examples = source.at.model, source.tests("scrambled")[0]
     tests = encode(source.loaded, examples).batch
@@ -158,10 +159,10 @@ def test_a_cell_agrees_with_jacobians_held_whole() -> None:
 
 
 def test_pieces_of_a_cross_kernel_make_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = shift._Source(settings(), 0, domains()[0])
+    source = measurements._Source(settings(), 0, domains()[0])
     batch = encode(source.loaded, source.tests(domains()[0])[0]).batch
     (whole,) = source._cross(batch)
-    monkeypatch.setattr(shift, "CHUNK", 4)
+    monkeypatch.setattr(measurements, "CHUNK", 4)
     pieces = source._cross(batch)
     assert len(pieces) == 3
     for name, parts in whole.items():
@@ -173,7 +174,7 @@ def test_pieces_of_a_cross_kernel_make_the_whole(monkeypatch: pytest.MonkeyPatch
 def test_without_head_the_logits_kernel_is_the_margins_four_times() -> None:
     found = {}
     for outputs in ("margin", "logits"):
-        source = shift._Source(settings(outputs=outputs), 0, domains()[0])
+        source = measurements._Source(settings(outputs=outputs), 0, domains()[0])
         found[outputs] = source.kernels
     for name, parts in found["margin"].items():
         K = np.kron(parts["without_head"], [[0.25, -0.25], [-0.25, 0.25]])
@@ -183,7 +184,7 @@ def test_without_head_the_logits_kernel_is_the_margins_four_times() -> None:
 
 def test_texts_that_occur_in_the_source_are_dropped_and_counted() -> None:
     first, second = domains()
-    source = shift._Source(settings(), 0, first)
+    source = measurements._Source(settings(), 0, first)
     copies = [[e.text.upper(), e.label] for e in source.fitted]
     mixed = tiny_runs.scratch() / "mixed.csv"
     with Path(second).open() as file, mixed.open("w", newline="") as out:
@@ -212,7 +213,7 @@ def test_a_training_that_diverges_is_left_out_and_said(monkeypatch: pytest.Monke
         return tune(self, config, rate)
 
     monkeypatch.setattr(Subject, "tune", diverge)
-    source = shift._Source(settings(), 0, domains()[0])
+    source = measurements._Source(settings(), 0, domains()[0])
     rows = [row for target in domains() for row in source.rows(target)]
     lost = [row for row in rows if row["quantity"] == "diverged"]
     assert [row["tuning"] for row in lost] == ["propulsion", "propulsion"]
@@ -238,12 +239,12 @@ def excess(target, low, value, high):
 )
 def test_o3_is_judged_by_the_worst_target(second: tuple, expected: str) -> None:
     rows = [excess("near", -0.01, 0.0, 0.01), excess("far", *second)]
-    (found,) = shift.judge(rows, Settings())
+    (found,) = verdicts.judge(rows, Settings())
     assert (found.id, found.verdict) == ("O3", expected)
 
 
 def test_nothing_measured_is_nothing_tested() -> None:
-    (found,) = shift.judge([], Settings())
+    (found,) = verdicts.judge([], Settings())
     assert found.verdict == NOT_TESTABLE
 
 
@@ -252,9 +253,9 @@ def test_a_longer_text_or_a_known_one_fails_the_checks() -> None:
         return {"quantity": quantity, "source": "a", "target": target, "value": value}
 
     good = [row("most_tokens", "a", 64), row("known_texts", "a", 3), row("known_texts", "b", 0)]
-    assert all(check.passed for check in shift.check(good, Settings()))
-    long, _ = shift.check([*good, row("most_tokens", "b", 65)], Settings())
-    _, known = shift.check([*good, row("known_texts", "c", 1)], Settings())
+    assert all(check.passed for check in verdicts.check(good, Settings()))
+    long, _ = verdicts.check([*good, row("most_tokens", "b", 65)], Settings())
+    _, known = verdicts.check([*good, row("known_texts", "c", 1)], Settings())
     assert not long.passed
     assert not known.passed
 
@@ -272,12 +273,12 @@ def test_sst2_phrases_inside_rotten_tomatoes_texts_drop_them(glue: Path) -> None
     chosen = settings(
         domains=("rotten-tomatoes",), data=str(glue), test_examples=60, probe_examples=600
     )
-    source = shift._Source(chosen, 0, "sst2")
+    source = measurements._Source(chosen, 0, "sst2")
     found, dropped = source.tests("rotten-tomatoes")
     assert dropped > 0
     assert 2 <= len(found) <= 60
-    texts = [shift.words_of(e) for e in found]
-    assert not any(shift.words_of(e) in text for e in source._learnt for text in texts)
+    texts = [measurements.words_of(e) for e in found]
+    assert not any(measurements.words_of(e) in text for e in source._learnt for text in texts)
 
 
 @pytest.mark.parametrize(
@@ -298,14 +299,14 @@ def test_settings_that_make_no_sense_are_refused_in_a_sentence(
 
 def test_domains_of_other_classes_or_of_numbers_are_refused() -> None:
     three = write("three", 5, labels=3)
-    source = shift._Source(settings(), 0, domains()[0])
+    source = measurements._Source(settings(), 0, domains()[0])
     with pytest.raises(InputError, match="have other classes"):
         source.tests(three)
     numbers = tiny_runs.scratch() / "numbers.csv"
     lines = [f"it is a film {i},{i / 7}" for i in range(60)]
     numbers.write_text("\n".join(["text,label", *lines]))
     with pytest.raises(InputError, match="is a regression"):
-        _ = shift._Source(settings(outputs="logits"), 0, str(numbers)).at
+        _ = measurements._Source(settings(outputs="logits"), 0, str(numbers)).at
 
 
 def test_the_quick_settings_are_settings() -> None:

@@ -15,8 +15,9 @@ from analysis.fixtures.descents import Start, start_of
 from analysis.fixtures.subject import subject
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.framework.study import execute, failed, load_rows
-from analysis.speed import study as speed
-from analysis.speed.study import CAPPED, DIVERGED, STUDY, crossing, descended, predicted_steps
+from analysis.speed import verdicts
+from analysis.speed.measurements import CAPPED, DIVERGED, crossing, descended, predicted_steps
+from analysis.speed.study import STUDY
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.theory.convergence import LossCurve
@@ -105,7 +106,7 @@ def row(method, seed, predicted, measured, level=0.5, rates="matched"):
 
 
 def outcome(*rows):
-    (found,) = speed.judge(rows, STUDY.settings())
+    (found,) = verdicts.judge(rows, STUDY.settings())
     assert found.id == "E2b"
     return found.verdict
 
@@ -120,13 +121,13 @@ def test_each_verdict_can_be_reached():
 
 def test_what_did_not_get_there_as_predicted_counts_as_one_step_more_than_the_cap():
     rows = [row("full", seed, 10, None) for seed in range(3)]
-    assert speed.octaves(rows, STUDY.settings()) == {("full", 0.5): [math.log2(6.1)] * 3}
+    assert verdicts.octaves(rows, STUDY.settings()) == {("full", 0.5): [math.log2(6.1)] * 3}
     assert outcome(*rows) == FAILS
 
 
 def test_a_level_predicted_beyond_the_cap_at_a_seed_is_left_out_at_all():
     far = [row("ia3", 0, CAP + 1, None), row("ia3", 1, 20, 19), row("ia3", 2, 20, 90)]
-    assert speed.octaves(far, STUDY.settings()) == {("ia3", 0.5): None}
+    assert verdicts.octaves(far, STUDY.settings()) == {("ia3", 0.5): None}
     close = [row("full", seed, 10, 10) for seed in range(3)]
     assert outcome(*close, *far) == NOT_TESTABLE  # a method without any level
 
@@ -140,13 +141,13 @@ def test_the_fixed_rate_and_the_linear_method_do_not_judge():
 
 def test_a_linear_method_that_misses_its_prediction_fails_the_check():
     def passed(measured):
-        (found,) = speed.check([row("head", 0, 10, measured)], STUDY.settings())
+        (found,) = verdicts.check([row("head", 0, 10, measured)], STUDY.settings())
         return found.passed
 
     assert passed(10.4)
     assert not passed(12.0)
     assert not passed(None)
-    assert speed.check([row("full", 0, 10, 30)], STUDY.settings()) == []
+    assert verdicts.check([row("full", 0, 10, 30)], STUDY.settings()) == []
 
 
 def test_the_kernel_of_a_lora_is_that_of_the_factors_it_drew():

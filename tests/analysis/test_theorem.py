@@ -3,7 +3,7 @@ import pytest
 
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, UP_TO_SCALE
 from analysis.framework.study import Work, study_run
-from analysis.theorem import study as theorem
+from analysis.theorem import measurements, set_ups, subsets, verdicts
 from analysis.theorem.study import STUDY
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.theory.distances import compare_kernels, unbiased_cka
@@ -26,7 +26,7 @@ def settings():
 def rows(settings, tmp_path_factory):
     run = study_run(STUDY, settings, tmp_path_factory.mktemp("theorem"))
     run.begin()
-    return theorem.measure(settings, Work(run, Progress()))
+    return measurements.measure(settings, Work(run, Progress()))
 
 
 def test_every_tuning_is_measured_before_and_both_kernels_after_training(rows):
@@ -51,14 +51,14 @@ def test_the_distance_in_the_table_is_that_of_the_kernels_in_the_arrays(rows, se
 
 
 def test_what_must_hold_holds_and_every_figure_can_be_drawn(rows, settings):
-    assert all(check.passed for check in theorem.check(rows, settings))
-    drawn = theorem.draw(rows, settings)
+    assert all(check.passed for check in verdicts.check(rows, settings))
+    drawn = STUDY.draw(rows, settings)
     assert {"figure", "budget", "heatmaps_all", "heatmaps_without_head"} == drawn.keys()
 
 
 def test_set_ups_are_the_kernels_of_those_set_ups():
     K, K0 = kernel(0), kernel(1)
-    found = {name: (outputs, pair) for name, outputs, pair in theorem.set_ups(K, K0, 2)}
+    found = {name: (outputs, pair) for name, outputs, pair in set_ups.set_ups(K, K0, 2)}
     outputs, (part, _) = found["N = 6"]
     assert outputs == 2
     assert np.array_equal(part, K[:12, :12])
@@ -72,7 +72,7 @@ def test_set_ups_are_the_kernels_of_those_set_ups():
 def test_the_sum_of_opposite_logits_is_no_set_up():
     J = np.random.default_rng(0).normal(size=(12, 40))
     both = np.stack([J, -J], 1).reshape(24, 40)
-    names = [name for name, *_ in theorem.set_ups(both @ both.T, both @ both.T, 2)]
+    names = [name for name, *_ in set_ups.set_ups(both @ both.T, both @ both.T, 2)]
     assert "margin" in names
     assert "sum of logits" not in names
 
@@ -80,11 +80,11 @@ def test_the_sum_of_opposite_logits_is_no_set_up():
 def test_nearer_is_the_gap_and_its_interval_knows_which_kernel_is_nearer():
     K0 = kernel(0, n=40)
     near, far = K0 + 0.3 * kernel(1, n=40), [kernel(2, n=40), kernel(3, n=40)]
-    found = theorem.nearer(near, far, K0, 2)
+    found = subsets.nearer(near, far, K0, 2)
     direct = unbiased_cka(near, K0, 2) - np.mean([unbiased_cka(S, K0, 2) for S in far])
     assert found.value == pytest.approx(direct)
     assert found.low > 0
-    assert theorem.nearer(far[0], [near], K0, 2).high < 0
+    assert subsets.nearer(far[0], [near], K0, 2).high < 0
 
 
 def made(scale=1.0, noise=0.0, gap=(0.1, 0.05, 0.2), angles=(0.1, 0.1, 0.5, 0.2)):
@@ -107,22 +107,22 @@ def made(scale=1.0, noise=0.0, gap=(0.1, 0.05, 0.2), angles=(0.1, 0.1, 0.5, 0.2)
     return rows
 
 
-def verdicts(**changes):
-    judged = theorem.judge(made(**changes), STUDY.settings(tasks=("a",)))
+def judged(**changes):
+    judged = verdicts.judge(made(**changes), STUDY.settings(tasks=("a",)))
     return {v.id: v.verdict for v in judged}
 
 
 def test_each_verdict_can_be_reached():
-    assert verdicts()["T1"] == verdicts()["T5"] == HOLDS
-    assert verdicts(scale=100.0)["T1"] == UP_TO_SCALE
-    assert verdicts(noise=3.0)["T1"] == verdicts(noise=3.0)["T5"] == FAILS
-    assert verdicts()["T1b"] == HOLDS
-    assert verdicts(gap=(0.1, -0.05, 0.2))["T1b"] == NOT_TESTABLE
-    assert verdicts(gap=(-0.1, -0.2, -0.05))["T1b"] == FAILS
-    assert verdicts()["T1c"] == HOLDS
-    assert verdicts(angles=(0.1, 0.1, 0.2, 0.5))["T1c"] == FAILS
+    assert judged()["T1"] == judged()["T5"] == HOLDS
+    assert judged(scale=100.0)["T1"] == UP_TO_SCALE
+    assert judged(noise=3.0)["T1"] == judged(noise=3.0)["T5"] == FAILS
+    assert judged()["T1b"] == HOLDS
+    assert judged(gap=(0.1, -0.05, 0.2))["T1b"] == NOT_TESTABLE
+    assert judged(gap=(-0.1, -0.2, -0.05))["T1b"] == FAILS
+    assert judged()["T1c"] == HOLDS
+    assert judged(angles=(0.1, 0.1, 0.2, 0.5))["T1c"] == FAILS
 
 
 def test_a_budget_whose_steps_do_not_reach_is_found():
     broken = made(angles=(0.1, 0.1, 0.1, 0.1))
-    assert not theorem.check(broken, STUDY.settings(tasks=("a",)))[0].passed
+    assert not verdicts.check(broken, STUDY.settings(tasks=("a",)))[0].passed

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.framework.study import execute, failed
-from analysis.vectors import study as vectors
-from analysis.vectors.study import STUDY, Settings
+from analysis.vectors import likeness, measurements, verdicts
+from analysis.vectors.measurements import Settings
+from analysis.vectors.study import STUDY
 from ntk_propulsion.propulsion import TOTAL
 from ntk_propulsion.runs.progress import Progress
 from tests import tiny_runs
@@ -58,7 +59,7 @@ def test_a_tiny_study_runs_from_end_to_end(finished: tuple[Path, dict]) -> None:
     assert failed(outcome) == []
     assert [v["id"] for v in outcome["verdicts"]] == ["A4"]
     assert len(table(folder, "pair")) == 6
-    assert {row["of"] for row in table(folder, "pairs")} == set(vectors.PAIRS)
+    assert {row["of"] for row in table(folder, "pairs")} == set(likeness.PAIRS)
     for name in ("figure", "histograms", "likeness"):
         assert (folder / f"{name}.png").stat().st_size > 10_000
 
@@ -79,7 +80,7 @@ def test_the_numbers_kept_are_those_that_the_table_describes(finished: tuple[Pat
 @given(st.integers(0, 1000), st.sampled_from([1, 2, 15]))
 def test_statistics_are_numpys_of_the_group(seed: int, degree: int) -> None:
     z = {name: torch.tensor(each) for name, each in learnt(seed).items()}
-    rows = vectors.statistics(z, degree)
+    rows = measurements.statistics(z, degree)
     places = [(row["depth"], row["role"]) for row in rows if row["kind"] == "group"]
     assert places == [
         ("", "embedding"),
@@ -106,7 +107,7 @@ def test_statistics_are_numpys_of_the_group(seed: int, degree: int) -> None:
 
 def test_cosines_are_those_of_all_layers_but_the_head_end_to_end() -> None:
     runs = {("a", 0): learnt(1), ("b", 0): learnt(2)}
-    row = next(iter(vectors.likeness(runs)))
+    row = next(iter(likeness.likeness(runs)))
     ends = [
         np.concatenate([z - 1 for name, z in each.items() if name != "classifier"])
         for each in runs.values()
@@ -119,7 +120,7 @@ def test_cosines_are_those_of_all_layers_but_the_head_end_to_end() -> None:
 def test_heads_of_other_sizes_do_not_matter() -> None:
     runs = {("a", 0): learnt(1), ("b", 0): learnt(2) | {"classifier": np.ones(1)}}
     same = {("a", 0): learnt(1), ("b", 0): learnt(2)}
-    assert list(vectors.likeness(runs)) == list(vectors.likeness(same))
+    assert list(likeness.likeness(runs)) == list(likeness.likeness(same))
 
 
 def test_twins_count_once() -> None:
@@ -129,9 +130,9 @@ def test_twins_count_once() -> None:
     twins = {
         key: z | {query.replace("query", "key"): z[query] + rounding} for key, z in runs.items()
     }
-    assert list(vectors.likeness(twins)) == list(vectors.likeness(runs))
+    assert list(likeness.likeness(twins)) == list(likeness.likeness(runs))
     twins["a", 0][query.replace("query", "key")] = learnt(3)[query]  # a twin in one alone is none
-    assert list(vectors.likeness(twins)) != list(vectors.likeness(runs))
+    assert list(likeness.likeness(twins)) != list(likeness.likeness(runs))
 
 
 def test_trainings_that_share_a_direction_are_more_alike_than_chance_and_others_are_not() -> None:
@@ -141,11 +142,11 @@ def test_trainings_that_share_a_direction_are_more_alike_than_chance_and_others_
         for seed, task in enumerate("abc")
     }
     apart = {(task, 0): learnt(seed, width=width) for seed, task in enumerate("abc")}
-    (found,) = (row for row in vectors.likeness(alike) if row["kind"] == "pairs")
+    (found,) = (row for row in likeness.likeness(alike) if row["kind"] == "pairs")
     assert found["value"] == pytest.approx(0.5, abs=0.1)
     assert found["low"] > found["chance_high"]
-    assert found["p"] == pytest.approx(1 / (1 + vectors.SHUFFLES))
-    (found,) = (row for row in vectors.likeness(apart) if row["kind"] == "pairs")
+    assert found["p"] == pytest.approx(1 / (1 + likeness.SHUFFLES))
+    (found,) = (row for row in likeness.likeness(apart) if row["kind"] == "pairs")
     assert abs(found["value"]) < 0.1
     assert found["p"] > 0.01
 
@@ -156,7 +157,7 @@ def test_layers_that_moved_as_one_are_alike_by_chance() -> None:
         (task, 0): {n: z + drift[n] for n, z in learnt(seed, 0.01, 20).items()}
         for seed, task in enumerate("ab")
     }
-    row = next(iter(vectors.likeness(runs)))
+    row = next(iter(likeness.likeness(runs)))
     assert row["value"] > 0.99
     assert row["chance"] == pytest.approx(row["value"], abs=0.01)
     assert row["p"] > 0.01
@@ -168,13 +169,13 @@ def test_a_cosine_knows_no_size(seed: int, factor: float) -> None:
     runs = {("a", 0): learnt(seed), ("b", 0): learnt(seed + 1)}
     other = {n: 1 + factor * (z - 1) for n, z in runs["b", 0].items()}
     first, second = (
-        next(iter(vectors.likeness(each))) for each in (runs, {**runs, ("b", 0): other})
+        next(iter(likeness.likeness(each))) for each in (runs, {**runs, ("b", 0): other})
     )
     assert first["value"] == pytest.approx(second["value"])
 
 
 def test_one_training_has_nothing_to_be_like() -> None:
-    assert list(vectors.likeness({("a", 0): learnt(1)})) == []
+    assert list(likeness.likeness({("a", 0): learnt(1)})) == []
 
 
 def ranges(*shares: float) -> list[dict]:
@@ -189,7 +190,7 @@ def ranges(*shares: float) -> list[dict]:
     [((1.0, 0.99), 80, HOLDS), ((1.0, 0.98), 80, FAILS), ((1.0, 1.0), 10, NOT_TESTABLE)],
 )
 def test_a4_is_judged_by_the_worst_training(shares: tuple, steps: int, expected: str) -> None:
-    (found,) = vectors.judge(ranges(*shares), Settings(steps=steps))
+    (found,) = verdicts.judge(ranges(*shares), Settings(steps=steps))
     assert (found.id, found.verdict) == ("A4", expected)
     assert "a, seed 1" in found.measured
 
@@ -206,7 +207,7 @@ def test_a_lost_number_or_another_gain_fails_its_check() -> None:
         (counts(10, 10, 1e-7), [True, False]),
         ([], [False, False]),
     ):
-        assert [check.passed for check in vectors.check(rows, Settings())] == expected
+        assert [check.passed for check in verdicts.check(rows, Settings())] == expected
 
 
 def test_tasks_follow_from_the_data_at_hand() -> None:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import width
 from analysis.fixtures.networks import bert, mlp
-from analysis.framework.rules import FAILS, NOT_TESTABLE, UP_TO_SCALE
+from analysis.framework.rules import FAILS, NOT_TESTABLE, UP_TO_SCALE, log_slope
 from analysis.framework.study import execute, failed
-from analysis.width import ALL, DISTANCE, PROPULSION, REST, SPANNED, Settings
+from analysis.width import curves, identities, measurements, study, verdicts
+from analysis.width.curves import ALL, DISTANCE, PROPULSION, REST, SPANNED
+from analysis.width.measurements import Settings
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion
@@ -35,17 +36,17 @@ def table(error: Callable[[int, int], float], seeds: int = 5, **changes) -> list
 
 def outcome(rows: list[dict]) -> str:
     """Return W1's verdict on a table."""
-    (verdict,) = width.judge(rows, Settings())
+    (verdict,) = verdicts.judge(rows, Settings())
     assert verdict.id == "W1"
     return verdict.verdict
 
 
 def test_a_power_law_has_its_exponent_for_slope() -> None:
-    (curve,) = width.curves(table(lambda w, s: (1 + s) * w**-0.5), "best_scale_error").values()
-    estimate = width.slope(curve)
+    (curve,) = curves.curves(table(lambda w, s: (1 + s) * w**-0.5), "best_scale_error").values()
+    estimate = log_slope(curve)
     assert estimate.value == pytest.approx(-0.5)
     assert estimate.high - estimate.low < 1e-9
-    rows = {row["distance"]: row for row in width.slopes(table(lambda w, s: w**-0.5))}
+    rows = {row["distance"]: row for row in curves.slopes(table(lambda w, s: w**-0.5))}
     assert rows["best_scale_error"]["slope"] == pytest.approx(-0.5)
     assert rows["cka_distance"]["slope"] == pytest.approx(0, abs=1e-12)
 
@@ -59,15 +60,15 @@ def test_each_verdict_can_be_reached() -> None:
     assert outcome(table(lambda w, s: (4 + s) * w**-0.5)) == NOT_TESTABLE
     assert outcome(table(lambda w, s: w**-0.5, seeds=1)) == NOT_TESTABLE
     assert outcome(table(lambda w, s: w**-0.5, network="bert")) == NOT_TESTABLE
-    assert outcome(table(lambda w, s: w**-0.5, tuning=width.REDRAWN)) == NOT_TESTABLE
+    assert outcome(table(lambda w, s: w**-0.5, tuning=curves.REDRAWN)) == NOT_TESTABLE
 
 
 def measured(network, tunings: list) -> dict:
     kernels = empirical_ntk(network.model, network.batch, tunings, per_module=True)
-    return {(r["tuning"], r["part"]): r for r in width.distances(network.model, kernels)}
+    return {(r["tuning"], r["part"]): r for r in measurements.distances(network.model, kernels)}
 
 
-TUNINGS = [Full(), Propulsion(1), RedrawnPropulsion(1, name=width.REDRAWN)]
+TUNINGS = [Full(), Propulsion(1), RedrawnPropulsion(1, name=curves.REDRAWN)]
 
 
 def test_distances_of_a_perceptron_are_those_of_plain_jacobians() -> None:
@@ -107,13 +108,13 @@ def test_a_bert_has_its_parts() -> None:
 def test_identities_hold_and_see_a_wrong_kernel() -> None:
     for network in (mlp(12, 0, 5), bert(16, 0, 5)):
         kernels = empirical_ntk(network.model, network.batch, TUNINGS, per_module=True)
-        rows = list(width.identities(network, kernels, 1))
+        rows = list(identities.identities(network, kernels, 1))
         assert len(rows) == 3
-        assert all(check.passed for check in width.check(rows, Settings()))
+        assert all(check.passed for check in verdicts.check(rows, Settings()))
         with torch.no_grad():
             next(network.model.parameters()).mul_(1.001)
-        wrong = list(width.identities(network, kernels, 1))
-        assert not any(check.passed for check in width.check(wrong, Settings()))
+        wrong = list(identities.identities(network, kernels, 1))
+        assert not any(check.passed for check in verdicts.check(wrong, Settings()))
 
 
 def test_networks_are_seeded_and_drawn_at_their_scale() -> None:
@@ -131,22 +132,22 @@ def test_a_hidden_layer_of_independent_weights_gets_closer_with_width() -> None:
     errors = []
     for size in (16, 1024):
         found = [measured(mlp(size, seed, 8), TUNINGS) for seed in range(3)]
-        errors.append(np.mean([f[width.REDRAWN, "2"]["best_scale_error"] for f in found]))
+        errors.append(np.mean([f[curves.REDRAWN, "2"]["best_scale_error"] for f in found]))
     assert errors[1] < errors[0] / 2  # by chance alone it is 1 / 8 in the limit
 
 
 def test_a_tiny_study_passes_its_checks_and_lists_its_slopes(tmp_path) -> None:
-    settings = width.STUDY.choose(
+    settings = study.STUDY.choose(
         quick=True, seeds=2, examples=5, mlp_widths=(8, 16), bert_widths=(16, 32)
     )
-    outcome = execute(width.STUDY, settings, tmp_path / "out", progress=Progress())
+    outcome = execute(study.STUDY, settings, tmp_path / "out", progress=Progress())
     assert len(outcome["checks"]) == 3
     assert not failed(outcome)
     with (tmp_path / "out" / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
-    slopes = {(r["network"], r["tuning"], r["group"]) for r in rows if r["kind"] == width.SLOPE}
+    slopes = {(r["network"], r["tuning"], r["group"]) for r in rows if r["kind"] == curves.SLOPE}
     assert ("mlp", PROPULSION, ALL) in slopes
-    assert ("bert", width.REDRAWN, "query") in slopes
+    assert ("bert", curves.REDRAWN, "query") in slopes
     assert (tmp_path / "out" / "figure.png").stat().st_size > 20_000
 
 
@@ -164,6 +165,6 @@ def test_a_tiny_study_passes_its_checks_and_lists_its_slopes(tmp_path) -> None:
 def test_bad_settings_are_named(changed: dict, words: str, tmp_path) -> None:
     model = "bert" if "bert_widths" in changed else "mlp"
     small = {"model": model, "examples": 4, "seeds": 1, "mlp_widths": (8, 16)}
-    settings = width.STUDY.choose(quick=True, **(small | changed))
+    settings = study.STUDY.choose(quick=True, **(small | changed))
     with pytest.raises(InputError, match=words):
-        execute(width.STUDY, settings, tmp_path / "out", progress=Progress())
+        execute(study.STUDY, settings, tmp_path / "out", progress=Progress())

@@ -7,6 +7,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from ntk_propulsion.auditing import AuditSettings, audit_checkpoint
+from ntk_propulsion.auditing.models import both_ends, prepare_ground
+from ntk_propulsion.auditing.subject import open_subject
+from ntk_propulsion.checkpoints import open_checkpoint
 from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.propulsion import PropulsionConfig, merge, save_adapter, scalings, wrap
 from ntk_propulsion.runs.quiet import quiet
@@ -151,3 +155,31 @@ def peft_adapter(folder: Path, kind: str, **settings) -> tuple[Path, torch.nn.Mo
     with quiet():
         model.save_pretrained(folder)
     return folder, model
+
+
+def audited(path, base=None, **options):
+    """What an audit finds of one checkpoint."""
+    return audit_checkpoint(base or tiny_runs.model(), path, **options).checkpoints[0]
+
+
+def verdict(found, name):
+    """The short answer to a question."""
+    return next(each.verdict for each in found.verdicts if each.id == name)
+
+
+def rules(found):
+    """Findings by their rules."""
+    return {each.rule: each for each in found.findings}
+
+
+def on_texts(**options):
+    """Options of an audit with kernels of a few texts in double precision."""
+    return {"task": str(tiny_runs.texts()), "examples": 5, "dtype": "float64"} | options
+
+
+def ends(path, base=None, degree=None):
+    """Base and tuned as models, and what their kernels would be computed on."""
+    base = base or tiny_runs.model()
+    ground = prepare_ground(AuditSettings(str(base), (str(path),), degree, **on_texts()))
+    subject = open_subject(open_checkpoint(base), open_checkpoint(path), degree)
+    return both_ends(subject, ground), ground

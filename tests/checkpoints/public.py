@@ -7,25 +7,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ntk_propulsion.checkpoints import open_checkpoint, recognise
+from tests.conversion import models
 from tests.propulsion.conftest import build
 
 
-class PublicLayer(nn.Module):
-    """A Linear or Embedding with its vector, under the names of the public code."""
-
-    def __init__(self, layer):
-        super().__init__()
-        kind = "embeddings" if isinstance(layer, nn.Embedding) else "linear"
-        setattr(self, kind, layer)
-        self.propulsion = nn.Parameter(layer.weight.new_ones(layer.weight.shape[kind != "linear"]))
-
-
 def wrap_publicly(model):
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear | nn.Embedding) and not isinstance(parent, PublicLayer):
-                setattr(parent, name, PublicLayer(child))
-    return model
+    """Wrap every Linear and Embedding, under the names of the public code."""
+    return models.wrap_publicly(model, layers(model), 1)
 
 
 def layers(model):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -66,3 +68,19 @@ def assert_holds(checkpoint, tensors: dict[str, torch.Tensor]) -> None:
         read = checkpoint.tensor(name)
         assert read.dtype == tensor.dtype
         assert torch.equal(read, tensor), name
+
+
+def rezip(
+    path: Path,
+    change: Callable[[str, bytes], bytes | None],
+    compression: int = zipfile.ZIP_STORED,
+) -> Path:
+    """Write a zip archive anew, each member as `change(name, data)` says, None to leave it out."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            changed = change(name, data)
+            if changed is not None:
+                archive.writestr(name, changed)
+    return path

@@ -1,9 +1,5 @@
-import importlib
-import io
 import os
 import pickle
-import time
-import zipfile
 from collections import OrderedDict
 
 import pytest
@@ -14,7 +10,7 @@ from safetensors.torch import save_file
 
 from ntk_propulsion.checkpoints import open_checkpoint
 from ntk_propulsion.errors import InputError
-from tests.checkpoints.saved import assert_holds, save_legacy, state
+from tests.checkpoints.saved import assert_holds, rezip, save_legacy, state
 
 
 class Payload:
@@ -130,36 +126,6 @@ def test_what_holds_no_state_dict_is_refused(tmp_path, content):
         open_checkpoint(tmp_path / "x.pt")
 
 
-def rezip(path, change, compression=zipfile.ZIP_STORED):
-    """Write a zip archive anew, each member as `change(name, data)` says, None to leave it out."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, data in members.items():
-            changed = change(name, data)
-            if changed is not None:
-                archive.writestr(name, changed)
-    return path
-
-
-def test_a_compressed_archive_is_refused(tmp_path):
-    torch.save({"a": torch.zeros(10_000_000)}, tmp_path / "x.pt")
-    path = rezip(tmp_path / "x.pt", lambda _, data: data, zipfile.ZIP_DEFLATED)
-    assert path.stat().st_size < 100_000
-    with pytest.raises(InputError, match="compressed"):
-        open_checkpoint(path)
-
-
-def test_a_member_that_claims_more_than_the_file_is_refused(tmp_path):
-    torch.save({"a": torch.zeros(100)}, tmp_path / "x.pt")
-    data = (tmp_path / "x.pt").read_bytes()
-    old = (400).to_bytes(4, "little") * 2
-    assert data.count(old) >= 1
-    (tmp_path / "x.pt").write_bytes(data.replace(old, (2**31 - 1).to_bytes(4, "little") * 2))
-    with pytest.raises(InputError, match=r"claims more|cut off"):
-        open_checkpoint(tmp_path / "x.pt")
-
-
 def test_a_tensor_that_repeats_or_overruns_its_storage_is_refused(tmp_path):
     torch.save({"a": torch.zeros(1).expand(1_000_000, 1_000_000)}, tmp_path / "x.pt")
     with pytest.raises(InputError, match="claims more"):
@@ -168,84 +134,6 @@ def test_a_tensor_that_repeats_or_overruns_its_storage_is_refused(tmp_path):
     shorter = rezip(tmp_path / "y.pt", lambda n, data: data[:8] if n.endswith("data/0") else data)
     with pytest.raises(InputError, match="does not fit"):
         open_checkpoint(shorter)
-
-
-def test_missing_parts_and_other_byte_orders_are_refused(tmp_path):
-    for part, match in (("data/0", "missing"), ("data.pkl", r"no data\.pkl")):
-        torch.save({"a": torch.zeros(10)}, tmp_path / "x.pt")
-        rezip(tmp_path / "x.pt", lambda n, data, part=part: None if n.endswith(part) else data)
-        with pytest.raises(InputError, match=match):
-            open_checkpoint(tmp_path / "x.pt")
-    torch.save({"a": torch.zeros(10)}, tmp_path / "x.pt")
-    rezip(tmp_path / "x.pt", lambda n, data: b"big" if n.endswith("byteorder") else data)
-    with pytest.raises(InputError, match="big-endian"):
-        open_checkpoint(tmp_path / "x.pt")
-
-
-def test_a_zip_archive_of_something_else_is_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
-        archive.writestr("readme.txt", "hello")
-    with pytest.raises(InputError, match=r"no data\.pkl"):
-        open_checkpoint(tmp_path / "x.pt")
-    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "y.pt"))
-    with pytest.raises(InputError):
-        open_checkpoint(tmp_path / "y.pt")
-
-
-def _pickled(*parts):
-    return b"\x80\x02" + b"".join(parts) + b"."
-
-
-def test_a_pickle_with_millions_of_tensors_worth_of_instructions_is_left_off(tmp_path):
-    (tmp_path / "x.pt").write_bytes(_pickled(b"N" * 3_000_000))
-    with pytest.raises(InputError, match="more instructions"):
-        open_checkpoint(tmp_path / "x.pt")
-
-
-@pytest.mark.parametrize(
-    "bomb",
-    [
-        _pickled(b"r\xff\xff\xff\xff"),
-        _pickled(b"\x8e" + (2**62).to_bytes(8, "little")),
-        _pickled(b"\x8b\xff\xff\xff\x7f"),
-        # Thirty-two levels of (x, x): to hash the last takes four billion steps.
-        _pickled(b"}", b")", *(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(32)))[
-            :-1
-        ]
-        + b"Ns.",
-        b"I" + b"9" * 1_000_000 + b"\n.",
-        b"\x80\x02" + b"(" * 300_000,
-        b"\x80\x04\x95" + b"\xff" * 8,
-    ],
-    ids=["memo", "bytes", "integer", "hash", "digits", "marks", "frame"],
-)
-def test_pickles_made_to_exhaust_are_refused_soon(tmp_path, bomb):
-    path = tmp_path / "x.pt"
-    for content in (bomb, _in_zip(bomb)):
-        path.write_bytes(content)
-        start = time.monotonic()
-        with pytest.raises(InputError):
-            open_checkpoint(path)
-        assert time.monotonic() - start < 20
-
-
-def _in_zip(data):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("archive/data.pkl", data)
-    return buffer.getvalue()
-
-
-def test_reading_imports_nothing_that_a_pickle_names(tmp_path, monkeypatch):
-    marker = tmp_path / "imported"
-    (tmp_path / "evil_module.py").write_text(f"open({str(marker)!r}, 'w').close()")
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "x.pt").write_bytes(b"\x80\x02cevil_module\nrun\n.")
-    with pytest.raises(InputError, match=r"evil_module\.run"):
-        open_checkpoint(tmp_path / "x.pt")
-    assert not marker.exists()
-    importlib.import_module("evil_module")
-    assert marker.exists()
 
 
 def test_a_safetensors_file_is_never_unpickled(tmp_path):

@@ -292,7 +292,7 @@ def test_a_killed_process_leaves_a_folder_that_resume_finishes(tmp_path, capfd, 
     process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.DEVNULL)
     checkpoints = out / "steps" / "training-full"
     deadline = time.monotonic() + 120
-    while not any(checkpoints.glob("checkpoint-*/trainer_state.json")):
+    while not any(checkpoints.glob("checkpoint-*/state.json")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)

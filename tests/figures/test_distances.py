@@ -4,15 +4,14 @@ import pytest
 from ntk_propulsion import words
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import distances, style
-from ntk_propulsion.figures.distances import SHOWN
 from ntk_propulsion.measurements.tables import KernelDistance
-from ntk_propulsion.theory.distances import compare_kernels
+from ntk_propulsion.theory.distances import compare_kernels, leading
 from ntk_propulsion.theory.estimate import Estimate
 from tests.figures.made import HEAD, OUTPUTS, assert_drawn, caption, kernels, texts
 
 
 def known(tuning="propulsion", part="all", low=0.3, point="theta0"):
-    metrics = {name: Estimate(0.5, low, None if low is None else 0.7) for name in SHOWN}
+    metrics = {name: Estimate(0.5, low, None if low is None else 0.7) for name in leading()}
     return KernelDistance(point, tuning, "full", part, metrics)
 
 
@@ -20,9 +19,9 @@ def test_kernels_are_compared_with_and_without_the_head():
     given = kernels("lora")
     figure = distances(given, head=HEAD, setting="Of a tiny model.")
     rows = {(r["tuning"], r["part"], r["metric"]): r for r in figure.rows}
-    assert len(rows) == 2 * 2 * len(SHOWN)
+    assert len(rows) == 2 * 2 * len(leading())
     expected = compare_kernels(given["lora"], given["full"])
-    for metric in SHOWN:
+    for metric in leading():
         row = rows["lora", "all", metric]
         assert row["value"] == pytest.approx(expected[metric])
         assert row["low"] < row["value"] < row["high"] or metric == "relative_frobenius"
@@ -44,7 +43,7 @@ def test_each_metric_has_a_panel_that_says_what_is_best():
 
 def test_the_data_are_what_is_drawn():
     figure = distances(kernels("lora"), head=HEAD)
-    for ax, metric in zip(figure.axes, SHOWN, strict=True):
+    for ax, metric in zip(figure.axes, leading(), strict=True):
         rows = [row for row in figure.rows if row["metric"] == metric]
         dots = [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1]
         spans = [list(line.get_xdata()) for line in ax.lines if len(line.get_xdata()) == 2]

@@ -7,14 +7,17 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import empirical_ntk
+from ntk_propulsion.kernels import Options, empirical_ntk, plan_ntk
 from ntk_propulsion.kernels.engine import job
 from ntk_propulsion.kernels.engine.certificate import CertificateError
+from ntk_propulsion.kernels.outputs import Loss
 from ntk_propulsion.kernels.plan import Plan
 from ntk_propulsion.kernels.reference import reference_ntk
-from ntk_propulsion.kernels.tunings import BitFit, Full, Propulsion
+from ntk_propulsion.kernels.tunings import BitFit, Full, LoRA, Propulsion
+from ntk_propulsion.propulsion import PropulsionConfig
 from tests import architectures
 from tests.architectures import ALL, build
 from tests.kernels import oracle
@@ -231,6 +234,91 @@ def test_a_model_in_training_mode_is_run_in_evaluation_mode() -> None:
     assert torch.equal(empirical_ntk(model.train(), batch, ["full"])["full"].matrix, expected)
 
 
+# -- what the front door takes
+
+
+X, LABELS = architectures.vectors(4), torch.tensor([0, 1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("tuning", "expected"),
+    [
+        (Full(), "full"),
+        (Full, "full"),
+        (["full"], "full"),
+        (iter(["full"]), "full"),
+        (Propulsion(3), Propulsion(3)),
+        (PropulsionConfig(3), Propulsion(3)),
+        ("bitfit+head", ["bitfit+head"]),
+    ],
+)
+def test_a_tuning_may_be_one_or_several_in_any_form(tuning: object, expected: object) -> None:
+    model = build("mlp")
+    (found,), (plain,) = (list(empirical_ntk(model, X, t).values()) for t in (tuning, expected))
+    assert torch.equal(found.matrix, plain.matrix)
+    assert found.tuning == plain.tuning
+
+
+def test_a_configuration_of_peft_is_a_tuning_of_its_rank_scale_and_layers() -> None:
+    peft = pytest.importorskip("peft", reason="PEFT is not installed: pip install peft")
+    config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=["query"])
+    model, batch = build("bert"), ALL["bert"].batch(3)
+    (found,) = empirical_ntk(model, batch, config).values()
+    (plain,) = empirical_ntk(model, batch, LoRA(2, 6, "query")).values()
+    assert torch.equal(found.matrix, plain.matrix)
+
+
+def test_full_fine_tuning_is_the_default() -> None:
+    assert list(empirical_ntk(build("mlp"), X)) == ["full"]
+
+
+@pytest.mark.parametrize("data", [TensorDataset(X), X.numpy(), (X,), {"input": X}])
+def test_data_in_any_form_gives_the_same_kernel(data: object) -> None:
+    model = build("mlp")
+    found = empirical_ntk(model, data, other=data)["full"].matrix
+    torch.testing.assert_close(found, empirical_ntk(model, X)["full"].matrix)
+
+
+@pytest.mark.parametrize("data", [TensorDataset(X, LABELS), (X, LABELS)])
+def test_labels_beside_the_inputs_are_refused_with_their_place(data: object) -> None:
+    with pytest.raises(InputError, match=r"Loss\(labels\)"):
+        empirical_ntk(build("mlp"), data)
+    assert empirical_ntk(build("mlp"), X, outputs=Loss(LABELS))["full"].shape == (4, 4)
+
+
+def test_keywords_and_options_are_one() -> None:
+    model = build("mlp").float()
+    options = Options(dtype="float64", memory="1GiB", seed=4)
+    keywords = empirical_ntk(model, X, dtype="float64", memory="1GiB", seed=4)
+    found = empirical_ntk(model, X, options=options)
+    assert torch.equal(found["full"].matrix, keywords["full"].matrix)
+    assert (found.plan, found.errors) == (keywords.plan, keywords.errors)
+    assert plan_ntk(model, X, options=options) == plan_ntk(model, X, dtype="float64", memory="1GiB")
+    with pytest.raises(InputError, match="one or the other"):
+        empirical_ntk(model, X, options=options, dtype="float64")
+
+
+def test_progress_is_a_bar_or_a_function(capsys: pytest.CaptureFixture) -> None:
+    told: list[tuple[int, int]] = []
+    empirical_ntk(build("mlp"), X, progress=lambda done, total: told.append((done, total)))
+    assert told == [(0, 1), (1, 1)]
+    assert capsys.readouterr().out == ""
+    empirical_ntk(build("mlp"), X, progress=True)
+    assert "kernels" in capsys.readouterr().out
+
+
+def test_the_front_door_explains_every_form() -> None:
+    words = (
+        "TensorDataset",
+        "DataLoader",
+        "PropulsionConfig",
+        "LoraConfig",
+        "outputs=0",
+        "float64",
+    )
+    assert [word for word in words if word not in (empirical_ntk.__doc__ or "")] == []
+
+
 class BatchMean(nn.Module):
     def forward(self, x):
         return x - x.mean(0)
@@ -250,6 +338,13 @@ class BatchMean(nn.Module):
         (nn.Linear(6, 2), torch.zeros(3, 6), {"tunings": ["layernorm"]}, "no parameters"),
         (nn.Linear(6, 2), torch.zeros(3, 6), {"memory": "8 apples"}, "not a size"),
         (nn.Linear(6, 2), torch.zeros(3, 6), {"memory": 10}, "too small"),
+        (nn.Linear(6, 2), torch.zeros(3, 6), {"dtype": "float46"}, "give 'float32' or 'float64'"),
+        (nn.Linear(6, 2), torch.zeros(3, 6), {"outputs": 2}, "has 2 logits, columns 0 to 1"),
+        (nn.Linear(6, 2), torch.zeros(3, 6), {"outputs": None}, "outputs=None is none"),
+        (nn.Linear(6, 2), torch.zeros(3, 6), {"tunings": None}, "None is no tuning"),
+        (nn.Linear(6, 2), torch.zeros(3, 6), {"tunings": []}, "distinct names"),
+        (nn.Linear(6, 2), None, {}, "data is a NoneType"),
+        (None, torch.zeros(3, 6), {}, "the model is a NoneType"),
         (nn.BatchNorm1d(6, track_running_stats=False), torch.randn(3, 6), {}, "batch"),
         (nn.Sequential(nn.Linear(6, 4), BatchMean()), torch.randn(3, 6), {}, "'1' mixes"),
     ],

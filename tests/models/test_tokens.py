@@ -3,7 +3,7 @@ import torch
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.loading import load_model
-from ntk_propulsion.models.tokens import batches, encode, tokenize
+from ntk_propulsion.models.tokens import batches, encode, length_batches, tokenize
 from ntk_propulsion.tasks import Example
 from tests.tiny_folders import VOCABULARY, WORDS, make_task, save_model
 
@@ -104,3 +104,31 @@ def test_batches_hold_every_example_once_at_like_lengths(models):
         assert torch.equal(batch["input_ids"], whole["input_ids"])
     assert sorted(seen) == list(range(len(TASK.train)))
     assert lengths == sorted(lengths)
+
+
+LENGTHS = [(37 * i) % 61 + 3 for i in range(200)]
+
+
+def test_batches_of_like_length_hold_every_example_once_an_epoch():
+    found = length_batches(LENGTHS, 8, 50, seed=1)
+    assert len(found) == 50
+    for epoch in (found[:25], found[25:]):
+        assert sorted(i for batch in epoch for i in batch) == list(range(200))
+    assert found[:25] != found[25:]
+    assert found == length_batches(LENGTHS, 8, 60, seed=1)[:50]
+    assert found != length_batches(LENGTHS, 8, 50, seed=2)
+
+
+def test_batches_of_like_length_are_hardly_padded_and_come_in_no_order_of_length():
+    found = length_batches(LENGTHS, 8, 25)
+    longest = [max(LENGTHS[i] for i in batch) for batch in found]
+    assert 8 * sum(longest) < 1.2 * sum(LENGTHS)
+    assert longest != sorted(longest)
+    mixed = [max(LENGTHS[i : i + 8]) for i in range(0, 200, 8)]
+    assert sum(longest) < 0.75 * sum(mixed)
+
+
+def test_a_last_batch_may_be_short_and_few_batches_are_not_sorted():
+    (one, two), again = length_batches(LENGTHS[:11], 8, 2), length_batches(LENGTHS[:11], 8, 4)[2:]
+    assert {len(one), len(two)} == {8, 3}
+    assert {frozenset(one), frozenset(two)} != {frozenset(batch) for batch in again}

@@ -1,7 +1,7 @@
 import pytest
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.tasks import known_tasks, load_task, register
+from ntk_propulsion.tasks import known_tasks, load_task, reads_folder, register
 from ntk_propulsion.tasks.source import SOURCES, Request, source_of
 from tests.tiny_folders import make_task
 
@@ -43,3 +43,8 @@ def test_each_named_task_has_exactly_one_source(tmp_path):
     for name in {name for source in SOURCES for name in source.names}:
         for data in (None, tmp_path):
             assert sum(source.takes(Request(name, data)) for source in SOURCES) == 1
+
+
+def test_tasks_of_a_package_alone_are_read_from_no_folder():
+    assert not reads_folder("imdb")
+    assert all(reads_folder(name) for name in ("cola", "stsb", "hub:owner/set"))

@@ -11,6 +11,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.models.scoring import evaluate
+from ntk_propulsion.models.tokens import encode, length_batches, tokenize
 from ntk_propulsion.training.finetuning import TrainingDiverged, finetune
 from tests.tiny_folders import make_task, save_model
 
@@ -66,7 +67,7 @@ def test_two_runs_agree_to_the_bit_and_seeds_differ(folders):
 def test_training_learns_what_it_sees(folders, kind, classes):
     task = make_task(classes=classes, n=12)
     loaded = load_model(folders[kind], task)
-    options = SETTINGS | {"steps": 60, "learning_rate": 2e-2, "dropout": False}
+    options = SETTINGS | {"steps": 60, "learning_rate": 1e-2, "dropout": False, "seed": 0}
     log = finetune(loaded, task, task.train, **options)
     assert np.mean(log.losses[-3:]) < 0.7 * np.mean(log.losses[:3])
     assert evaluate(loaded, task, task.train).metrics[task.metric] > 0.6
@@ -89,6 +90,43 @@ def test_first_loss_is_the_cross_entropy_of_the_first_batch(loaded):
         loaded, TASK, TASK.train, steps=1, learning_rate=1e-3, batch_size=12, dropout=False
     )
     assert log.losses == pytest.approx([expected], rel=1e-5)
+
+
+def test_steps_are_those_of_adamw_with_a_linear_schedule_and_clipping(folders):
+    """Against a loop written by hand with torch's own parts."""
+    ours, theirs = (load_model(folders["bert"], TASK) for _ in range(2))
+    steps, rate, decay = 5, 1e-2, 0.1
+    options = {"batch_size": 4, "seed": 3, "dropout": False, "max_grad_norm": 0.1}
+    log = finetune(
+        ours, TASK, TASK.train, steps=steps, learning_rate=rate, weight_decay=decay, **options
+    )
+    model = theirs.model
+    kept = [p for n, p in model.named_parameters() if "LayerNorm" in n or n.endswith("bias")]
+    weights = [p for p in model.parameters() if all(p is not q for q in kept)]
+    groups = [{"params": weights, "weight_decay": decay}, {"params": kept, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=rate)
+    lengths = [len(row["input_ids"]) for row in tokenize(theirs, TASK.train).rows]
+    losses = []
+    for done, chosen in enumerate(length_batches(lengths, 4, steps, seed=3)):
+        examples = [TASK.train[i] for i in chosen]
+        logits = model(**encode(theirs, examples).batch).logits
+        loss = nn.functional.cross_entropy(logits, torch.tensor([e.label for e in examples]))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * (steps - done) / steps
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(loss.item())
+    assert log.losses == pytest.approx(losses, rel=1e-5)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(ours.model.get_parameter(name), p, rtol=1e-4, atol=1e-5)
+
+
+def test_a_schedule_that_warms_up_starts_at_no_rate_at_all(loaded):
+    before = state(loaded)
+    finetune(loaded, TASK, TASK.train, **SETTINGS | {"steps": 1}, warmup=1)
+    assert same(before, state(loaded))
 
 
 def test_only_what_requires_a_gradient_moves(loaded):
@@ -161,7 +199,7 @@ def test_half_written_checkpoint_is_not_taken(folders, tmp_path):
     with pytest.raises(KilledError):
         finetune(whole, TASK, TASK.train, **options, on_step=kill_at(5))
     shutil.copytree(tmp_path / "checkpoint-4", tmp_path / "checkpoint-6")
-    (tmp_path / "checkpoint-6" / "trainer_state.json").write_text('{"epoch": 1.0, "glo')
+    (tmp_path / "checkpoint-6" / "state.json").write_text('{"losses": [1.0, 0')
     told = []
     resumed = load_model(folders["bert"], TASK)
     finetune(resumed, TASK, TASK.train, **options, on_step=lambda n, _: told.append(n))
@@ -182,6 +220,15 @@ def test_folder_of_another_training_is_refused(loaded, tmp_path):
     with pytest.raises(InputError, match="another setting of learning_rate, seed"):
         finetune(loaded, TASK, TASK.train, **options, output_dir=tmp_path)
     assert json.loads((tmp_path / "settings.json").read_text())["learning_rate"] == 1e-3
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_is_followed(loaded):
+    before = state(loaded)
+    weight = loaded.model.classifier.weight
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingDiverged, match="the gradient is NaN or infinite at step 1 "):
+        finetune(loaded, TASK, TASK.train, **SETTINGS)
+    assert same(before, state(loaded))
 
 
 def test_divergence_stops_and_the_last_finite_parameters_stay(loaded):
@@ -257,6 +304,8 @@ def test_wrapped_model_with_tied_weights_trains_and_resumes(folders, tmp_path):
         ({"learning_rate": 1e39}, "positive and finite"),
         ({"batch_size": 0}, "at least 1"),
         ({"schedule": "zigzag"}, "cannot train with these settings"),
+        ({"schedule": "warmup_stable_decay"}, "cannot train with these settings"),
+        ({"schedule": "reduce_lr_on_plateau"}, "needs more than the number of the step"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(loaded, change, message):

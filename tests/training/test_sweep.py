@@ -55,20 +55,55 @@ def test_too_few_examples_to_choose_by_are_refused(found):
         sweep.hold_out(replace(found.task, train=found.task.train[:39]))
 
 
+def trained(found, rate, steps):
+    """Return a model trained by hand at a rate, stopped after so many of three steps."""
+    again = copy.deepcopy(found.loaded)
+    apply_method(again.model, "bitfit")
+
+    def stop(step, loss):
+        if step == steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(
+            again, found.task, found.train, steps=3, learning_rate=rate, batch_size=4, on_step=stop
+        )
+    return again
+
+
+def scored(found, held_out, rate, steps):
+    """Return the validation loss and the metric of a model trained by hand."""
+    result = evaluate(trained(found, rate, steps), found.task, held_out)
+    labels = torch.tensor([e.label for e in held_out])
+    loss = torch.nn.functional.cross_entropy(result.logits.double(), labels)
+    return float(loss), result.metrics["accuracy"]
+
+
 def test_each_trial_is_a_training_of_its_own_from_theta_0(found, held_out):
     before = copy.deepcopy(found.loaded.model.state_dict())
     trials = swept(found, held_out).trials
     assert [t.learning_rate for t in trials] == [1e-3, 1e-1]
-    again = copy.deepcopy(found.loaded)
-    apply_method(again.model, "bitfit")
-    finetune(again, found.task, found.train, steps=3, learning_rate=1e-1, batch_size=4)
-    result = evaluate(again, found.task, held_out)
-    labels = torch.tensor([e.label for e in held_out])
-    loss = torch.nn.functional.cross_entropy(result.logits.double(), labels)
-    assert trials[1].loss == pytest.approx(float(loss), rel=1e-12)
-    assert trials[1].metric == result.metrics["accuracy"]
+    loss, metric = scored(found, held_out, 1e-1, 3)
+    assert trials[1] == Trial(1e-1, pytest.approx(loss, rel=1e-12), metric)
     after = found.loaded.model.state_dict()
     assert all(value.equal(after[name]) for name, value in before.items())
+
+
+def test_a_trial_that_is_behind_half_way_is_given_up(found, held_out):
+    rates = (1e-4, 1e-3, 1e-1)
+    half = {rate: scored(found, held_out, rate, 1) for rate in rates}  # one of three steps
+    assert half[1e-4][0] > half[1e-3][0] > half[1e-1][0]
+    low, middle, high = swept(found, held_out, rates=rates).trials
+    assert (middle.stopped_at, high.stopped_at) == (None, None)  # the middle is the first to train
+    loss, metric = half[1e-4]
+    assert low == Trial(1e-4, pytest.approx(loss, rel=1e-12), metric, stopped_at=1)
+
+
+def test_trainings_of_one_step_have_no_half_way(found, held_out):
+    result = sweep_learning_rates(
+        found.loaded, found.task, found.train, held_out, "bitfit", (1e-3, 1e-4), steps=1
+    )
+    assert [trial.stopped_at for trial in result.trials] == [None, None]
 
 
 def test_the_rate_of_the_least_loss_is_chosen_and_of_equals_the_smaller():
@@ -77,6 +112,8 @@ def test_the_rate_of_the_least_loss_is_chosen_and_of_equals_the_smaller():
     assert not Sweep("full", trials, 3, 10).at_edge
     assert Sweep("full", trials[1:], 3, 10).at_edge
     assert not Sweep("full", trials[:1], 3, 10).at_edge
+    lost = Trial(1e-1, 0.1, 0.9, stopped_at=1)
+    assert Sweep("full", (*trials, lost), 3, 10).chosen == 1e-3
 
 
 def test_a_trial_that_diverges_is_never_chosen(found, held_out, monkeypatch):

@@ -11,7 +11,16 @@ import pytest
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures.pairs import per_pair
 from ntk_propulsion.figures.style import render
-from ntk_propulsion.trajectories.figures import PANELS, draw_trajectories
+from ntk_propulsion.theory.distances import compare_kernels
+from ntk_propulsion.trajectories import compare_trajectories
+from ntk_propulsion.trajectories.figures import (
+    KERNELS,
+    MEASURES,
+    PANELS,
+    draw_between,
+    draw_trajectories,
+)
+from tests.figures.made import assert_drawn, caption
 from tests.trajectories.recorded import LABELS, recorded
 
 
@@ -97,3 +106,39 @@ def test_a_trajectory_without_targets_is_drawn_without_their_alignment():
     figure = found.plot()
     assert not figure.axes[list(PANELS).index("target_alignment")].lines
     assert "by target" not in found.plot_changes().axes[0].get_ylabel()
+
+
+def test_many_trajectories_are_told_apart_and_named_beside_the_title():
+    methods = ("full", "propulsion", "lora", "adalora", "ia3", "bitfit", "layernorm")
+    figure = draw_trajectories([replace(recorded(), method=method) for method in methods])
+    (legend,) = figure.legends
+    assert len({line.get_color() for line in legend.get_lines()}) == len(methods)
+    assert_drawn(figure)
+
+
+def test_figures_carry_their_numbers():
+    drawn = recorded().plot(recorded("propulsion"))
+    assert {row["method"] for row in drawn.rows} == {"full", "propulsion"}
+    assert {row["quantity"] for row in drawn.rows} == {*PANELS}
+    pixels = recorded().plot_changes().rows
+    assert {row["image"] for row in pixels} == {"K_0", "change at step 1", "change at step 4"}
+    assert len(pixels) == 3 * 4 * 4
+
+
+def test_distances_between_methods_are_drawn_over_the_recorded_steps():
+    full, ours = recorded("full"), recorded("propulsion")
+    figure = draw_between(compare_trajectories(ours, full), setting="Of a tiny model.")
+    assert len(figure.axes) == len(MEASURES) * len(KERNELS)
+    for ax in figure.axes:
+        assert [list(line.get_xdata()) for line in ax.lines] == [full.steps]
+    expected = [compare_kernels(ours.at(step).own, full.at(step).full) for step in full.steps]
+    drawn = figure.axes[0].lines[0].get_ydata()
+    assert list(drawn) == pytest.approx([found["cka"] for found in expected])
+    assert {row["quantity"] for row in figure.rows} == {*MEASURES}
+    assert caption(figure).startswith("Of a tiny model.")
+    assert_drawn(figure)
+
+
+def test_no_distances_between_methods_are_refused():
+    with pytest.raises(InputError, match="no distances between"):
+        draw_between([])

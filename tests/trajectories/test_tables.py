@@ -1,7 +1,7 @@
 import pytest
 
+from ntk_propulsion.theory.distances import leading
 from ntk_propulsion.trajectories.tables import (
-    BETWEEN,
     course_distances,
     course_points,
     regime_summaries,
@@ -30,7 +30,7 @@ def test_courses_are_what_the_tables_say_of_all_examples(trajectories):
 def test_distances_between_trainings_need_a_reference(trajectories):
     assert course_distances({"propulsion": trajectories["propulsion"]}) == ()
     distances = course_distances(trajectories)
-    assert {each.quantity for each in distances} == {*BETWEEN}
+    assert {each.quantity for each in distances} == {*leading()}
     assert {each.kernel for each in distances} == {"own-full", "full"}
     assert {each.method for each in distances} == {"propulsion"}
 

@@ -51,7 +51,8 @@ def _splits(name: str, data: Path | None) -> Mapping[str, Any]:
     failure: Exception | None = None
     for repository, config in tries:
         try:
-            return datasets.load_dataset(repository, config, **folder)
+            splits: Mapping[str, Any] = datasets.load_dataset(repository, config, **folder)
+            return splits
         except Exception as error:  # errors of many libraries: network, parsing, hub
             failure = failure or error
     reason = str(failure).strip().split("\n")[0]

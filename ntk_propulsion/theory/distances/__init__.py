@@ -22,6 +22,7 @@ from ntk_propulsion.theory.distances._distance import (
     direction,
     glossary,
     label,
+    leading,
     register,
 )
 from ntk_propulsion.theory.distances.centred import cka, unbiased_cka
@@ -50,6 +51,7 @@ __all__ = [
     "direction",
     "glossary",
     "label",
+    "leading",
     "norm",
     "pair_alignment",
     "register",

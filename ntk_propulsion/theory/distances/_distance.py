@@ -56,6 +56,7 @@ class Distance:
             constant that all examples share), ``"self"`` (an example's similarity with itself).
         same_examples: Whether rows and columns must be the same examples.
         products: How it follows from inner products, if it does: it then has an interval.
+        leading: Whether figures give it a panel; tables show every distance.
         order: Its place in lists; equals follow their names.
     """
 
@@ -68,6 +69,7 @@ class Distance:
     ignores: tuple[str, ...] = ()
     same_examples: bool = False
     products: Products | None = None
+    leading: bool = False
     order: int = 100
 
 
@@ -82,6 +84,11 @@ def register(distance: Distance) -> Distance:
     DISTANCES.clear()
     DISTANCES.update({each.name: each for each in ordered})
     return distance
+
+
+def leading() -> tuple[str, ...]:
+    """Return the distances that figures give a panel each."""
+    return tuple(name for name, each in DISTANCES.items() if each.leading)
 
 
 def label(name: str) -> str:

@@ -44,6 +44,7 @@ register(
         best=1,
         ignores=("scale", "offset"),
         products=Products(cosine_of_products, centred_nonzero),
+        leading=True,
         order=0,
     )
 )

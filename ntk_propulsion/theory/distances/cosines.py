@@ -37,6 +37,7 @@ register(
         best=1,
         ignores=("scale",),
         products=Products(cosine_of_products),
+        leading=True,
         order=2,
     )
 )

@@ -87,6 +87,7 @@ register(
         "whenever K is much smaller than K_F, whatever its shape, so it says little.",
         best=0,
         products=Products(lambda p, q, r: np.sqrt(np.maximum(q - 2 * p + r, 0) / r)),
+        leading=True,
         order=8,
     )
 )

@@ -67,6 +67,7 @@ register(
         best=0,
         ignores=("scale",),
         products=Products(lambda p, q, r: np.sqrt(1 - cosine_of_products(p, q, r) ** 2)),
+        leading=True,
         order=4,
     )
 )

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis.cost.study import PRELOADED  # all processes of a run of tests come from one server
+from analysis.cost.measurements import (
+    PRELOADED,  # all processes of a run of tests come from one server
+)
 from analysis.framework import meters
 from analysis.framework.meters import (
     Counter,
@@ -21,42 +23,28 @@ from analysis.framework.meters import (
     energy_counters,
 )
 
-MB = 1_000_000
+
+def who(fails: bool) -> int:
+    if fails:
+        raise ValueError("refused")
+    return os.getpid()
 
 
-def filled(size: int) -> bytearray:
-    return bytearray(b"x") * size
-
-
-def rise_of(before: int, inside: int) -> tuple[int, int]:
-    """Take and give back ``before`` bytes, then take ``inside``; return the rise and the pid."""
-    filled(before)
+def test_the_rise_is_from_where_the_meter_was_made_to_the_peak(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     meter = ProcessMemory()
-    filled(inside)
-    return meter.rise(), os.getpid()
-
-
-def refuse() -> None:
-    raise ValueError("refused")
-
-
-def test_memory_that_was_given_back_counts_at_its_peak() -> None:
-    rise, _ = apart(PRELOADED, rise_of, 0, 150 * MB)
-    assert 148 * MB < rise < 160 * MB
-
-
-@pytest.mark.skipif(not meters._FORGET.exists(), reason="the peak can be set back on Linux only")
-def test_a_peak_before_the_meter_does_not_count() -> None:
-    rise, _ = apart(PRELOADED, rise_of, 300 * MB, 50 * MB)
-    assert 48 * MB < rise < 60 * MB
+    for over, rise in ((150_000_000, 150_000_000), (-10, 0)):
+        monkeypatch.setattr(meters, "_peak", lambda over=over: meter.start + over)
+        assert meter.rise() == rise
 
 
 def test_work_apart_is_in_a_process_of_its_own_whose_errors_come_back() -> None:
-    pids = {apart(PRELOADED, rise_of, 0, 0)[1] for _ in range(2)}
+    pids = {apart(PRELOADED, who, False) for _ in range(2)}
     assert len(pids) == 2
     assert os.getpid() not in pids
     with pytest.raises(ValueError, match="refused"):
-        apart(PRELOADED, refuse)
+        apart(PRELOADED, who, True)
 
 
 def zone(folder: Path, name: str, joules: float, wraps: float = 1000.0) -> Path:

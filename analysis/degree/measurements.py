@@ -13,27 +13,19 @@ against an untrained model's loss on the very same batches.
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from scipy import stats
 from torch import nn
 
 from analysis.fixtures import grid
 from analysis.fixtures.subject import Subject, subject
 from analysis.framework.options import Training
-from analysis.framework.rulebook import SIGNIFICANCE
-from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Verdict, effect, verdict
-from analysis.framework.study import Check, Row, Study, Work, main, seeds
-from ntk_propulsion.figures import style
-from ntk_propulsion.kernels.kernel import Kernel
+from analysis.framework.study import Row, Work, seeds
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.propulsion import PropulsionConfig, scalings, wrap
 from ntk_propulsion.runs.options import option
@@ -47,7 +39,6 @@ POWERS = {"sgd": 2, "adam": 1}  # (k, lr) follows (1, k**power lr)
 APART = 0.1  # of the outputs' change: from there on two paths count as apart
 SHARE, WINDOW = 0.9, 5  # of the untrained model's loss, both over so many steps
 STILL = 1e-30  # a learning rate at which no float32 parameter moves
-ROUNDING = 1e-4  # of float32 kernels
 
 
 @dataclass(frozen=True)
@@ -93,7 +84,7 @@ def _wrapped(at: Subject, degree: int) -> nn.Module:
 
 
 def _loss(at: Subject) -> str:
-    return "squared" if at.materials.task.kind == "regression" else "cross-entropy"
+    return at.materials.task.facts.loss
 
 
 def _kernels(at: Subject, settings: Settings) -> list[Row]:
@@ -256,192 +247,3 @@ def steps_to_share(losses: np.ndarray, untrained: Sequence[float]) -> int | None
     sums, still = (np.convolve(values, window, "valid") for values in (losses, untrained))
     found = first_step(sums <= SHARE * still)
     return None if found is None else found + len(window) - 1
-
-
-def judge(rows: Sequence[Row], settings: Settings) -> list[Verdict]:
-    """Judge A1a and A1b."""
-    done = [row for row in rows if row["kind"] == "training"]
-    fixed, matched = (_by_degree(done, rate) for rate in (FIXED, MATCHED))
-    of_fixed, of_matched = _effect(fixed), _effect(matched)
-    falls = _spread_falls(fixed, matched)
-    about = (
-        f"{grid.about(done, settings)} (AdamW, linear decay, gradients clipped at 1); degrees "
-        f"{', '.join(map(str, settings.degrees))}; matched rate: {settings.learning_rate:g} x "
-        f"{settings.degree} / k"
-    )
-    lost = [k for k in settings.degrees if k not in fixed or k not in matched]
-    note = f"; left out, as runs diverged: {', '.join(map(str, lost))}" if lost else ""
-    return [
-        verdict(
-            "A1a",
-            _best_inside(fixed, of_fixed, settings.degrees),
-            f"rate fixed, mean metric {_means(fixed)}: p = {of_fixed:.2g}{note}",
-            about,
-        ),
-        verdict(
-            "A1b",
-            HOLDS if of_matched < SIGNIFICANCE else FAILS if falls < SIGNIFICANCE else NOT_TESTABLE,
-            f"rate matched, mean metric {_means(matched)}: p = {of_matched:.2g}; spread smaller "
-            f"than at the fixed rate: p = {falls:.2g}{note}",
-            about,
-        ),
-    ]
-
-
-def _by_degree(done: Sequence[Row], rate: str) -> dict[int, np.ndarray]:
-    """Return each degree's metrics over seeds, of the degrees at which none is missing."""
-    values = grid.by_configuration([row for row in done if row["rate"] == rate], "metric")
-    found = {int(name.split()[1]): metric for name, metric in values.items()}
-    return {degree: metric for degree, metric in found.items() if np.isfinite(metric).all()}
-
-
-def _effect(values: Mapping[int, np.ndarray]) -> float:
-    """Return the p-value of the degree's effect; NaN where there is nothing to compare."""
-    return effect(np.stack(list(values.values()), axis=1)) if values else math.nan
-
-
-def _means(values: Mapping[int, np.ndarray]) -> str:
-    return ", ".join(f"{degree}: {metric.mean():.3f}" for degree, metric in values.items())
-
-
-def _best_inside(values: Mapping[int, np.ndarray], effect: float, degrees: Sequence[int]) -> str:
-    """Judge A1a. The ends are those of the range asked for: a degree that diverged is not best."""
-    if not effect < SIGNIFICANCE:
-        return NOT_TESTABLE
-    means = {degree: metric.mean() for degree, metric in values.items()}
-    best = {degree for degree, mean in means.items() if mean == max(means.values())}
-    return FAILS if best & {min(degrees), max(degrees)} else HOLDS
-
-
-def _spread_falls(fixed: Mapping[int, np.ndarray], matched: Mapping[int, np.ndarray]) -> float:
-    """Return the p-value, by an F-test, of the means' spread being smaller at the matched rate."""
-    wide, narrow = ([m.mean() for m in values.values()] for values in (fixed, matched))
-    if min(len(wide), len(narrow)) < 2 or not np.ptp(wide) > 0:
-        return math.nan
-    with np.errstate(divide="ignore"):
-        ratio = np.var(wide, ddof=1) / np.var(narrow, ddof=1)
-    return float(stats.f.sf(ratio, len(wide) - 1, len(narrow) - 1))
-
-
-def check(rows: Sequence[Row], settings: Settings) -> list[Check]:
-    """Check that the kernel goes by the square of the degree."""
-    errors = [row["relative_error"] for row in rows if row["kind"] == "kernel"]
-    return [
-        Check(
-            "K_P(k) = k**2 K_P(1) at z = 1",
-            max(errors) <= ROUNDING,
-            f"largest relative error {max(errors):.1e} over {len(errors)} degrees",
-        )
-    ]
-
-
-def draw(rows: Sequence[Row], settings: Settings) -> Mapping[str, Figure]:
-    """Draw the paths' distances over steps, and metric and loss by degree."""
-    return {"figure": _figure(rows, settings)}
-
-
-@style.styled
-def _figure(rows: Sequence[Row], settings: Settings) -> Figure:
-    figure = Figure(figsize=(11, 8.4))
-    (sgd, adam), (metric, loss) = figure.subplots(2, 2)
-    adam.sharey(sgd)
-    _draw_paths(sgd, rows, "sgd", "(k, lr) against (1, $k^2$ lr), SGD", "{:g} of stable lr")
-    _draw_paths(
-        adam, rows, "adam", "(k, lr) against (1, k lr), Adam", f"lr {{:g}} at k = {settings.degree}"
-    )
-    sgd.set_ylabel("$|f_k - f_1|\\ /\\ |f_1 - f_0|$: outputs apart")
-    done = [row for row in rows if row["kind"] == "training"]
-    _draw_degrees(metric, done, "metric")
-    before = float(np.mean([row["metric_before"] for row in done]))
-    metric.axhline(before, color=style.GREY, linestyle="--", linewidth=1, label="before training")
-    metric.set_ylabel(f"{done[0]['metric_name']} after {settings.steps} steps")
-    metric.legend()
-    _draw_degrees(loss, done, "loss")
-    still = [row for row in rows if row.get("configuration") == "untrained"]
-    last = [row["loss"] for row in still if row["step"] > settings.steps - WINDOW]
-    loss.axhline(
-        float(np.mean(last)), color=style.GREY, linestyle="--", linewidth=1, label="untrained"
-    )
-    loss.set_ylabel(f"training loss, mean of steps {max(1, settings.steps - WINDOW + 1)} on")
-    loss.legend()
-    style.frame(
-        figure,
-        "The degree k: a step size, and what is more than that",
-        f"{grid.about(done, settings)}. Above: full batch, one draw of N examples; distance of the "
-        f"outputs over the change of degree 1's; above the grey line ({APART:g}) they count as "
-        "apart. Below: dots are seeds, lines their means (broken where a run diverged); matched: "
-        f"learning rate x {settings.degree} / k.",
-    )
-    return figure
-
-
-def _draw_paths(ax: Any, rows: Sequence[Row], optimiser: str, title: str, label: str) -> None:
-    """Draw a line for each degree (colour) and rate (dashes)."""
-    own = [
-        row
-        for row in rows
-        if row["kind"] == "path" and row["optimiser"] == optimiser and row["degree"] > 1
-    ]
-    looks = style.appearance(f"k = {row['degree']}" for row in own)
-    dashes = dict(zip(dict.fromkeys(row["rate"] for row in own), _dashes(), strict=False))
-    for name, (colour, _) in looks.items():
-        ax.plot([], [], color=colour, label=name)
-    for rate, dash in dashes.items():
-        ax.plot([], [], color=style.GREY, linestyle=dash, label=label.format(rate))
-        for name, (colour, _) in looks.items():
-            line = [r for r in own if f"k = {r['degree']}" == name and r["rate"] == rate]
-            values = [row["apart"] for row in line]
-            ax.plot([row["step"] for row in line], values, dash, color=colour)
-    ax.axhline(APART, color=style.GREY, linewidth=1)
-    ax.set_yscale("log")
-    ax.set_title(title)
-    ax.set_xlabel("step")
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    if own:
-        ax.legend(ncols=2)
-
-
-def _dashes() -> Iterator[Any]:
-    yield from ("-", "--", ":", "-.")
-    for dots in range(2, 9):
-        yield (0, (5, 1, *(1, 1) * dots))
-
-
-def _draw_degrees(ax: Any, done: Sequence[Row], column: str) -> None:
-    """Draw a column by degree, at the fixed and at the matched rate."""
-    degrees = list(dict.fromkeys(row["degree"] for row in done))
-    places = np.arange(len(degrees))
-    for rate, colour, marker, shift in (
-        (FIXED, style.GREEN, "D", -0.08),
-        (MATCHED, style.PURPLE, "v", 0.08),
-    ):
-        values = grid.by_configuration([row for row in done if row["rate"] == rate], column)
-        table = np.stack(list(values.values()))
-        for seed in range(table.shape[1]):
-            ax.plot(places + shift, table[:, seed], marker, color=colour, alpha=0.5, markersize=5)
-        ax.plot(places + shift, table.mean(axis=1), color=colour, label=f"learning rate {rate}")
-    ax.set_xticks(places, [str(degree) for degree in degrees])
-    ax.set_xlabel("degree k")
-
-
-STUDY = Study(
-    name="degree",
-    question="Does the degree do more than set a step size?",
-    settings=Settings,
-    quick=grid.QUICK
-    | {
-        "examples": 4,
-        "degrees": (1, 15, 55),
-        "path_degrees": (55,),
-        "path_steps": 4,
-        "sgd_shares": (0.5,),
-        "adam_rates": (1e-3,),
-    },
-    measure=measure,
-    judge=judge,
-    draw=draw,
-    check=check,
-)
-
-if __name__ == "__main__":
-    sys.exit(main(STUDY))

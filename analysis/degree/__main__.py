@@ -1,0 +1,9 @@
+"""python -m analysis.degree."""
+
+import sys
+
+from analysis.degree.study import STUDY
+from analysis.framework.study import main
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY))

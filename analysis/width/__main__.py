@@ -1,0 +1,9 @@
+"""python -m analysis.width."""
+
+import sys
+
+from analysis.framework.study import main
+from analysis.width.study import STUDY
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY))

@@ -1,0 +1,63 @@
+"""From what a caller says of outputs to a function, and what that must give."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels.outputs import (
+    OUTPUTS,
+    Column,
+    Logits,
+    Loss,
+    Margin,
+    check_offered,
+    evaluate_outputs,
+    resolve_outputs,
+)
+from tests.architectures import vectors
+
+
+def test_a_name_a_kind_its_class_and_a_number_say_outputs() -> None:
+    assert resolve_outputs("margin") == resolve_outputs(Margin) == Margin()
+    assert resolve_outputs(0) == Column(0)
+    loss = Loss([0, 1])
+    assert resolve_outputs(loss) is loss
+
+
+def test_a_function_stays_itself() -> None:
+    def first(output: torch.Tensor) -> torch.Tensor:
+        return output[:, :1]
+
+    assert resolve_outputs(first) is first
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [("losses", "did you mean loss"), (None, "None is none"), (1.5, "is none"), (str, "is none")],
+)
+def test_what_says_no_outputs_is_named(outputs: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve_outputs(outputs)
+
+
+def test_every_kind_with_a_name_is_registered_and_says_what_it_is() -> None:
+    assert OUTPUTS["logits"] == Logits()
+    assert OUTPUTS.keys() == {"logits", "margin", "sum", "loss"}
+    assert all(kind.name == name and kind.label for name, kind in OUTPUTS.items())
+
+
+def test_experiments_offer_what_needs_only_logits() -> None:
+    for name in ("logits", "margin", "sum"):
+        check_offered(name)
+    with pytest.raises(InputError, match="unknown outputs 'loss'"):
+        check_offered("loss")
+
+
+@pytest.mark.parametrize(
+    "values", [torch.ones(3), torch.ones(2, 1), torch.ones(3, 1, 1), "text", None]
+)
+def test_outputs_must_be_a_matrix_of_the_examples(values: object) -> None:
+    with pytest.raises(InputError, match=r"must be a tensor \(3 examples, O outputs\)"):
+        evaluate_outputs(lambda output: values, None, 3, vectors(3))

@@ -1,0 +1,89 @@
+"""Batches: their size, some of their examples, and how a model is called with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels.batch import Targeted, arguments, batch_size, call, move, take
+
+X, Y = torch.arange(12.0).view(4, 3), torch.arange(4)
+BATCHES: dict[str, Any] = {
+    "dict": {"x": X, "y": Y, "flag": True},
+    "tensor": X,
+    "tuple": (X, Y),
+    "nested": (X, {"y": [Y, X]}),
+    "scalar beside": {"x": X, "scale": torch.tensor(2.0)},
+}
+
+
+def tensors(batch: Any) -> list[Tensor]:
+    """The tensors that hold examples."""
+    from torch.utils._pytree import tree_leaves
+
+    return [t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.dim() > 0]
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_size_is_that_of_the_first_dimension(name: str) -> None:
+    assert batch_size(BATCHES[name]) == 4
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({}, "no tensor"),
+        ({"a": "text"}, "no tensor"),
+        ({"a": X, "b": Y[:2]}, "disagree on the number of examples .a: 4, b: 2."),
+        ((X, Y[:1]), "disagree"),
+        ({"a": X[:0]}, "zero length: a is empty"),
+        ({"a": torch.zeros(3, 0)}, "zero length: a is empty"),
+    ],
+)
+def test_batches_without_a_size_are_refused(batch: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        batch_size(batch)
+
+
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("index", [slice(1, 3), [2, 0]])
+def test_some_examples_of_every_tensor(name: str, index: slice | list[int]) -> None:
+    batch = BATCHES[name]
+    for part, whole in zip(tensors(take(batch, index)), tensors(batch), strict=True):
+        assert torch.equal(part, whole[index])
+
+
+def test_targets_are_taken_with_their_examples() -> None:
+    part = take(Targeted({"x": X}, Y), [3, 1])
+    assert isinstance(part, Targeted)
+    assert torch.equal(part.targets, torch.tensor([3, 1]))
+    assert torch.equal(part.inputs["x"], X[[3, 1]])
+
+
+def test_only_floating_tensors_change_their_dtype() -> None:
+    moved = move(BATCHES["dict"], torch.device("cpu"), torch.float64)
+    assert (moved["x"].dtype, moved["y"].dtype, moved["flag"]) == (torch.float64, Y.dtype, True)
+
+
+class Both(nn.Module):
+    """Says how it was called."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple:
+        return args, kwargs
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_a_batch_is_keywords_one_tensor_or_positions(targeted: bool) -> None:
+    wrap = (lambda batch: Targeted(batch, Y)) if targeted else (lambda batch: batch)
+    for batch, expected in (
+        ({"x": X}, ((), {"x": X})),
+        (X, ((X,), {})),
+        ((X, Y), ((X, Y), {})),
+        ([X, Y], ((X, Y), {})),
+    ):
+        assert str(arguments(wrap(batch))) == str(expected)
+        assert str(call(Both(), wrap(batch))) == str(expected)

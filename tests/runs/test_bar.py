@@ -1,0 +1,23 @@
+"""What `progress=` may be."""
+
+from ntk_propulsion.runs.bar import shown
+
+
+def test_a_function_is_called_as_it_is_and_nothing_is_nothing() -> None:
+    def told(done: int, total: int) -> None:
+        pass
+
+    with shown(told, "work") as tell:
+        assert tell is told
+    for nothing in (None, False):
+        with shown(nothing, "work") as tell:
+            assert tell is None
+
+
+def test_true_shows_a_bar_with_the_work_s_name_and_both_numbers(capsys) -> None:
+    with shown(True, "kernels") as tell:
+        tell(1, 3)
+        tell(3, 3)
+    shown_text = capsys.readouterr().out
+    assert "kernels" in shown_text
+    assert "3/3" in shown_text
