@@ -15,6 +15,7 @@ from mkdocs.structure.files import Files
 from pages import ROOT, add_copies, add_pages
 
 BENCHMARKS = ROOT / "benchmarks"
+SHIMS = {path.stem for path in (ROOT / "ntk_propulsion").glob("*.py")}  # run by a name of their own
 INTRODUCTION = """# Command lines
 
 Each command prints the same with `--help`. An option that takes several names takes them with
@@ -36,8 +37,8 @@ def commands() -> dict[str, click.Command]:
         sys.path.append(str(ROOT))
     package = importlib.import_module("ntk_propulsion.commands.main")
     found = {
-        f"python -m ntk_propulsion.{name}": getattr(
-            importlib.import_module(f"ntk_propulsion.{name}"), name
+        f"python -m ntk_propulsion{'.' if name in SHIMS else ' '}{name}": getattr(
+            importlib.import_module(f"ntk_propulsion.commands.{name}"), name
         )
         for name in package.COMMANDS
     }
