@@ -25,6 +25,7 @@ from analysis.fixtures.perturb import apart, by_length, changed, scramble, typos
 from analysis.fixtures.subject import Parts, Subject, subject
 from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned, folder_of
 from analysis.framework.study import Row, Work, seeds
+from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.outputs import resolve_outputs
 from ntk_propulsion.kernels.tunings import Propulsion, RandomSubset, Tuning, resolve_tuning
@@ -144,7 +145,7 @@ class _Source:
 
     @cached_property
     def goal(self) -> np.ndarray:
-        found = self.task.targets(self.fitted, self.settings.outputs)
+        found = output_goals(self.settings.outputs, self.task.targets(self.fitted))
         assert found is not None  # only sums of classes have none
         return found
 

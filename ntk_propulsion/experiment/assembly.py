@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.experiment.materials import Materials
 from ntk_propulsion.experiment.results import (
     Arrays,
@@ -99,7 +100,9 @@ class Assembly:
         model = materials.loaded.model
         self._settings, self._materials = settings, materials
         self._head, self._roles = head_modules(model), every_role(model)
-        self._targets = materials.task.targets(materials.drawn, settings.outputs)
+        self._targets = output_goals(
+            settings.outputs, materials.task.targets(materials.drawn)
+        )
         self._points: dict[str, _AtPoint] = {}
         self._drifts: dict[str, tuple[KernelDrift, ...]] = {}
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment.arrays import (
     ADAPTER,
@@ -219,7 +220,7 @@ class _Experiment:
                 steps=settings.steps,
                 learning_rate=rate,
                 at=recorded_steps(settings.steps, settings.trajectory_points),
-                targets=task.targets(drawn, settings.outputs),
+                targets=output_goals(settings.outputs, task.targets(drawn)),
                 outputs=settings.outputs,
                 options=self.options,
                 seed=settings.seed,
