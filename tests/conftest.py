@@ -29,12 +29,12 @@ def glue() -> Path:
 
 
 @pytest.fixture(scope="session")
-def classification() -> synthetic.Experiment:
+def classification() -> synthetic.Made:
     """A made-up experiment on a classification."""
     return synthetic.build("classification")
 
 
 @pytest.fixture(scope="session")
-def regression() -> synthetic.Experiment:
+def regression() -> synthetic.Made:
     """A made-up experiment on a regression."""
     return synthetic.build("regression", noise=0.5)

@@ -1,27 +1,73 @@
-"""Synthetic results in the experiment's shape: a kernel, a scaled and disturbed copy, and so on."""
+"""A made-up experiment: a kernel, a scaled and disturbed copy of it, and what follows."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+
+from ntk_propulsion.experiment.results import (
+    Arrays,
+    CertificateFacts,
+    ExampleFacts,
+    Experiment,
+    ModelFacts,
+    Results,
+    TaskFacts,
+    TrainingRun,
+)
+from ntk_propulsion.experiment.settings import Settings
+from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.measurements.parts import parts_of
+from ntk_propulsion.measurements.tables import (
+    KernelDistance,
+    KernelDrift,
+    KernelSummary,
+    ModuleComparison,
+    MovedNeuron,
+    ScalingSummary,
+)
+from ntk_propulsion.report.document import Report, report_of
+from ntk_propulsion.runs.environment import Environment
+from ntk_propulsion.theory.estimate import Estimate, Estimates
 
 N, LAYERS, DEGREE = 24, 3, 15
 ROLES = ("query", "key", "value", "attention_output", "mlp_in", "mlp_out")
 POINTS = ("theta0", "full_tuned", "propulsion_tuned")
+PARTS = ("all", "without_head")
+HEAD = ("classifier",)
+BODY = "encoder.layer.0.query"
 
 
-class Experiment(NamedTuple):
-    report: dict[str, Any]
-    kernels: dict[str, np.ndarray]
-    scaling: dict[str, np.ndarray]
+@dataclass(frozen=True)
+class Made:
+    """A made-up experiment and its arrays.
+
+    Attributes:
+        experiment: Its tables.
+        arrays: Its kernels (in two parts, the head and one module) and scaling vectors.
+    """
+
+    experiment: Experiment
+    arrays: Arrays
 
     @property
-    def results(self) -> dict[str, Any]:
-        return self.report["results"]
+    def results(self) -> Results:
+        return self.experiment.results
+
+    @property
+    def report(self) -> Report:
+        return report_of(self.experiment)
+
+    def changed(self, **tables) -> Made:
+        """Return it with other tables in its results."""
+        results = replace(self.results, **tables)
+        return replace(self, experiment=replace(self.experiment, results=results))
 
 
-def metrics(of: np.ndarray, reference: np.ndarray, spread: float = 0.01) -> dict[str, Any]:
+def metrics(of: np.ndarray, reference: np.ndarray, spread: float = 0.01) -> Estimates:
     """Alignment, CKA and their kin, by their definitions, with an interval of a fixed width."""
 
     def centred(k: np.ndarray) -> np.ndarray:
@@ -40,12 +86,112 @@ def metrics(of: np.ndarray, reference: np.ndarray, spread: float = 0.01) -> dict
         "relative_frobenius": float(np.linalg.norm(of - reference) / np.linalg.norm(reference)),
     }
     return {
-        k: {"value": v, "low": v * (1 - spread), "high": min(v * (1 + spread), max(v, 1.0))}
-        for k, v in values.items()
+        name: Estimate(v, v * (1 - spread), min(v * (1 + spread), max(v, 1.0)))
+        for name, v in values.items()
     }
 
 
-def _modules() -> list[tuple[str, str]]:
+def build(kind: str = "classification", noise: float = 0.15, seed: int = 0) -> Made:
+    """Return an experiment of 24 examples; ``noise`` sets how far K_P's shape is from K_F's."""
+    classes = kind == "classification"
+    rng = np.random.default_rng(seed)
+    labels = [i % 2 for i in range(N)] if classes else rng.uniform(0, 5, N).round(1).tolist()
+    kernels = _kernels(np.asarray(labels, float), 2 if classes else 1, noise, seed)
+    parts = {
+        (point, tuning): parts_of(kernel, HEAD)
+        for point, by in kernels.items()
+        for tuning, kernel in by.items()
+    }
+    modules, vectors = _modules(rng, noise)
+    results = Results(
+        model=ModelFacts("tiny-bert", "made up", 22_713_218, "probe", HEAD, None),
+        task=TaskFacts(
+            "movie-reviews" if classes else "stsb",
+            kind,
+            "accuracy" if classes else "spearman",
+            ("negative", "positive") if classes else (),
+            "package",
+        ),
+        examples=tuple(_examples(labels, pairs=not classes)),
+        notes=("3 texts were truncated to 512 tokens",),
+        certificate=CertificateFacts("one round", 1e-7, {}),
+        kernels=tuple(
+            _summary((point, tuning, part), by[part])
+            for (point, tuning), by in parts.items()
+            for part in PARTS
+        ),
+        distances=tuple(
+            KernelDistance(
+                point, "propulsion", "full", part,
+                metrics(parts[point, "propulsion"][part], parts[point, "full"][part]),
+            )
+            for point in POINTS
+            for part in PARTS
+        ),
+        per_module=modules,
+        drift=tuple(
+            KernelDrift(
+                method, tuning, part,
+                metrics(parts[f"{method}_tuned", tuning][part], parts["theta0", tuning][part]),
+            )
+            for method in ("full", "propulsion")
+            for tuning in ("full", "propulsion")
+            for part in PARTS
+        ),
+        training=tuple(_training(rng)),
+        scaling_vectors=tuple(_scaling(modules, vectors)),
+    )  # fmt: skip
+    settings = Settings(
+        model="tiny-bert", task=results.task.name, examples=N, degree=DEGREE,
+        tunings=("full", "propulsion"), seed=seed,
+    )  # fmt: skip
+    return Made(Experiment(settings, _environment(), results), Arrays(kernels, vectors, {}))
+
+
+def _kernels(
+    labels: np.ndarray, outputs: int, noise: float, seed: int
+) -> dict[str, dict[str, Kernel]]:
+    target = np.repeat(labels - labels.mean(), outputs)
+
+    def matrix(draw: int, rank: int, scale: float) -> np.ndarray:
+        shape = (N * outputs, rank)
+        g = np.random.default_rng(seed + draw).normal(size=shape) * np.arange(1, rank + 1) ** -0.5
+        g[:, 0] += 1.5
+        g[:, 1] += 0.8 * target
+        return scale * g @ g.T
+
+    def kernel(tuning: str, head: np.ndarray, body: np.ndarray) -> Kernel:
+        parts = {HEAD[0]: torch.from_numpy(head), BODY: torch.from_numpy(body)}
+        whole = torch.from_numpy(head + body)
+        return Kernel(whole, tuning, outputs, 22_713_218, "r", "r", "m", per_module=parts)
+
+    kernels: dict[str, dict[str, Kernel]] = {}
+    for p, point in enumerate(POINTS):
+        head, base = matrix(9, 8, 60.0), matrix(1, 40, 100.0 * (1 + 0.2 * p))
+        mixed = (1 - noise) * base + noise * matrix(2, 40, 100.0)
+        kernels[point] = {
+            "full": kernel("full", head, base),
+            "propulsion": kernel("propulsion", 0.04 * head, 0.04 * mixed),
+        }
+    return kernels
+
+
+def _summary(where: tuple[str, str, str], k: np.ndarray) -> KernelSummary:
+    rank = float(np.trace(k) ** 2 / (k * k).sum())
+    point, tuning, part = where
+    return KernelSummary(
+        point, tuning, part,
+        parameters=22_713_218,
+        trace=float(np.trace(k)),
+        effective_rank=rank,
+        effective_rank_entropy=1.4 * rank,
+        condition_number=None,
+        largest_eigenvalue=float(np.linalg.eigvalsh(k)[-1]),
+        target_alignment=0.21,
+    )  # fmt: skip
+
+
+def _module_names() -> list[tuple[str, str]]:
     named = [("embeddings.word_embeddings", "embedding"), ("embeddings.LayerNorm", "layernorm")]
     for layer in range(LAYERS):
         named += [(f"encoder.layer.{layer}.{role}", role) for role in ROLES]
@@ -53,112 +199,69 @@ def _modules() -> list[tuple[str, str]]:
     return [*named, ("pooler.dense", "pooler"), ("classifier", "head")]
 
 
-def build(kind: str = "classification", noise: float = 0.15, seed: int = 0) -> Experiment:
-    """Return an experiment of 24 examples; ``noise`` sets how far K_P's shape is from K_F's."""
-    rng = np.random.default_rng(seed)
-    classes = kind == "classification"
-    outputs = 2 if classes else 1
-    labels: list[Any] = (
-        list(range(2)) * (N // 2) if classes else list(rng.uniform(0, 5, N).round(1))
-    )
-    target = np.repeat(np.asarray(labels, float) - np.mean(labels), outputs)
-
-    def kernel(draw: np.random.Generator, rank: int, scale: float) -> np.ndarray:
-        g = draw.normal(size=(N * outputs, rank)) * np.arange(1, rank + 1) ** -0.5
-        g[:, 0] += 1.5
-        g[:, 1] += 0.8 * target
-        return scale * g @ g.T
-
-    kernels, rows, distances = {}, [], []
-    for p, point in enumerate(POINTS):
-        head = kernel(np.random.default_rng(seed + 9), 8, 60.0)
-        base = kernel(np.random.default_rng(seed + 1), 40, 100.0 * (1 + 0.2 * p))
-        other = kernel(np.random.default_rng(seed + 2), 40, 100.0)
-        for tuning, scale, mix in (("full", 1.0, 0.0), ("propulsion", 0.04, noise)):
-            inner = scale * ((1 - mix) * base + mix * other)
-            for part, k in (("without_head", inner), ("all", inner + scale * head)):
-                kernels[f"{point}/{tuning}/{part}"] = k
-                rank = float(np.trace(k) ** 2 / (k * k).sum())
-                rows.append(
-                    {"point": point, "tuning": tuning, "part": part, "parameters": 22_713_218,
-                     "trace": float(np.trace(k)), "effective_rank": rank,
-                     "effective_rank_entropy": 1.4 * rank, "condition_number": float("inf"),
-                     "largest_eigenvalue": float(np.linalg.eigvalsh(k)[-1]),
-                     "target_alignment": 0.21}
-                )  # fmt: skip
-        distances += [
-            {"point": point, "tuning": "propulsion", "reference": "full", "part": part,
-             "metrics": metrics(kernels[f"{point}/propulsion/{part}"],
-                                kernels[f"{point}/full/{part}"])}
-            for part in ("all", "without_head")
-        ]  # fmt: skip
-
-    per_module, vectors, scaling = [], [], {}
-    for i, (module, role) in enumerate(_modules()):
+def _modules(
+    rng: np.random.Generator, noise: float
+) -> tuple[tuple[ModuleComparison, ...], dict[str, np.ndarray]]:
+    modules, vectors = [], {}
+    for i, (module, role) in enumerate(_module_names()):
         scaled = role not in ("layernorm", "head")
         alignment = 1 - noise * float(rng.uniform(0.05, 1.2)) if scaled else None
-        per_module.append(
-            {"point": "theta0", "module": module, "role": role, "alignment": alignment,
-             "cka": None if alignment is None else alignment - 0.05,
-             "best_scale_error": None if alignment is None else float(np.sqrt(1 - alignment**2)),
-             "trace_share_full": float(rng.uniform(0.001, 0.09)),
-             "trace_share_propulsion": float(rng.uniform(0.001, 0.09)) if scaled else None}
+        modules.append(
+            ModuleComparison(
+                "theta0", module, role, alignment,
+                cka=None if alignment is None else alignment - 0.05,
+                best_scale_error=None if alignment is None else float(np.sqrt(1 - alignment**2)),
+                trace_share_full=float(rng.uniform(0.001, 0.09)),
+                trace_share_propulsion=float(rng.uniform(0.001, 0.09)) if scaled else None,
+            )
         )  # fmt: skip
         if scaled:
-            z = 1 + rng.normal(size=384) * 0.004 * (1 + i / 8)
-            scaling[module] = z
-            vectors.append(_vector_row(module, role, z))
-    vectors.append(_vector_row("total", "", np.concatenate(list(scaling.values()))))
-
-    training = [
-        {"method": method, "steps": 60, "learning_rate": rate, "degree": DEGREE,
-         "trainable_parameters": size, "metric_before": 0.712, "metric_after": after,
-         "losses": [[s, 0.7 * np.exp(-s / 40) + 0.05 * rng.normal()] for s in range(1, 61)],
-         "seconds": 12.5}
-        for method, rate, size, after in (
-            ("full", 2e-5, 22_713_218, 0.801), ("propulsion", 1e-3, 33_792, 0.784))
-    ]  # fmt: skip
-    drift = [
-        {"method": method, "tuning": tuning, "part": part,
-         "metrics": metrics(kernels[f"{method}_tuned/{tuning}/{part}"],
-                            kernels[f"theta0/{tuning}/{part}"])}
-        for method in ("full", "propulsion")
-        for tuning in ("full", "propulsion")
-        for part in ("all", "without_head")
-    ]  # fmt: skip
-    examples = [
-        {"row": i, "index": 100 + i, "text": f"a text number {i}, quite ordinary",
-         "pair": None if classes else f"its pair {i}", "label": labels[i], "tokens": 8 + i}
-        for i in range(N)
-    ]  # fmt: skip
-    results = {
-        "model": {"name": "tiny-bert", "parameters": 22_713_218, "head": "probe"},
-        "task": {"name": "movie-reviews" if classes else "stsb", "kind": kind,
-                 "metric": "accuracy" if classes else "spearman",
-                 "labels": ["negative", "positive"] if classes else None, "source": "package"},
-        "examples": examples, "notes": ["3 texts were truncated to 512 tokens"],
-        "kernels": rows, "distances": distances, "per_module": per_module, "drift": drift,
-        "training": training, "scaling_vectors": vectors,
-    }  # fmt: skip
-    report = {
-        "schema": 1,
-        "config": {"model": "tiny-bert", "task": "movie-reviews", "examples": N,
-                   "degree": DEGREE, "tunings": ["full", "propulsion"], "seed": seed},
-        "environment": {"python": "3.11.9", "torch": "2.13.0", "seconds": 71.2,
-                        "peak_memory_bytes": 2**31, "date": "2026-01-02"},
-        "results": results, "claims": [],
-    }  # fmt: skip
-    return Experiment(report, kernels, scaling)
+            vectors[module] = 1 + rng.normal(size=384) * 0.004 * (1 + i / 8)
+    return tuple(modules), vectors
 
 
-def _vector_row(module: str, role: str, z: np.ndarray) -> dict[str, Any]:
+def _scaling(
+    modules: tuple[ModuleComparison, ...], vectors: dict[str, np.ndarray]
+) -> Iterator[ScalingSummary]:
+    for row in modules:
+        if row.module in vectors:
+            yield _vector(row.module, row.role, vectors[row.module])
+    yield _vector("total", "total", np.concatenate(list(vectors.values())))
+
+
+def _vector(module: str, role: str, z: np.ndarray) -> ScalingSummary:
     gain = z**DEGREE
-    top = np.argsort(-np.abs(z - 1))[:3]
-    return {
-        "module": module, "role": role, "n": z.size, "mean": z.mean(), "std": z.std(),
-        "min": z.min(), "max": z.max(),
-        "share_in_range": float(((z >= 0.98) & (z <= 1.02)).mean()),
-        "sign_changes": 0, "near_zero_gains": 0, "gain_mean": gain.mean(),
-        "gain_min": gain.min(), "gain_max": gain.max(),
-        "most_moved": [[int(i), float(z[i])] for i in top],
-    }  # fmt: skip
+    return ScalingSummary(
+        module, role, z.size,
+        mean=float(z.mean()), std=float(z.std()), min=float(z.min()), max=float(z.max()),
+        share_in_range=float(((z >= 0.98) & (z <= 1.02)).mean()),
+        sign_changes=0,
+        near_zero_gains=0,
+        gain_mean=float(gain.mean()), gain_min=float(gain.min()), gain_max=float(gain.max()),
+        most_moved=tuple(MovedNeuron(int(i), float(z[i])) for i in np.argsort(-np.abs(z - 1))[:3]),
+    )  # fmt: skip
+
+
+def _training(rng: np.random.Generator) -> Iterator[TrainingRun]:
+    for method, rate, size, after in (
+        ("full", 2e-5, 22_713_218, 0.801),
+        ("propulsion", 1e-3, 33_792, 0.784),
+    ):
+        losses = [(s, float(0.7 * np.exp(-s / 40) + 0.05 * rng.normal())) for s in range(1, 61)]
+        degree = DEGREE if method == "propulsion" else None
+        yield TrainingRun(method, 60, rate, degree, size, 0.712, after, tuple(losses), 12.5)
+
+
+def _examples(labels: list[float], *, pairs: bool) -> Iterator[ExampleFacts]:
+    for i, label in enumerate(labels):
+        pair = f"its pair {i}" if pairs else None
+        yield ExampleFacts(i, 100 + i, f"a text number {i}, quite ordinary", pair, label, 8 + i)
+
+
+def _environment() -> Environment:
+    return Environment(
+        ntk_propulsion="0.2.0", python="3.11.9", torch="2.13.0", transformers="5.17.0",
+        platform="Linux", cpu="a processor", cores=2, threads=2, gpu=None, seconds=71.2,
+        seconds_by_step={"theta0": 31.5, "report": 39.7}, peak_memory_bytes=2**31,
+        date="2026-01-02",
+    )  # fmt: skip

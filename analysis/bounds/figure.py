@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from analysis.framework.study import Row
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.before.depth import depth_axis
+from ntk_propulsion.figures.depth import Place, depth_axis
 
 GAUSSIAN, PRETRAINED, PRINTED, OWN, TRAINED = "T2a", "T2b", "T2c", "T2d", "T2e"
 ENERGIES = "energies"
@@ -40,7 +40,7 @@ def figure(rows: Sequence[Row], widths: str, layers: str) -> Figure:
     panels = [drawn.add_subplot(grid[i, 1]) for i in range(2)]
     _draw_energies(panels[0], energies)
     _draw_failures(panels[1], cells, [row["layer"] for row in energies])
-    depth_axis(panels, [{"module": row["layer"], "role": row["role"]} for row in energies])
+    depth_axis(panels, [Place(row["layer"], row["role"]) for row in energies])
     style.frame(
         drawn,
         "Johnson-Lindenstrauss for Gaussian weights, and for Propulsion's own projection",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 
@@ -29,7 +28,7 @@ def compare(settings: Settings, place: Place, output: Output) -> None:
     run = place.run(name, asdict(settings))
     if not place.holds(run):
         _do(settings, run, place.overwrite, output)
-    _show(run.report(), output)
+    _show(run.folder, output)
     output.end(run.folder / "report.html", (run.folder / run.final).read_text())
 
 
@@ -50,12 +49,13 @@ def _do(settings: Settings, run: Run, overwrite: bool, output: Output) -> None:
         ) from stop
 
 
-def _show(report: dict[str, Any], output: Output) -> None:
+def _show(folder: Path, output: Output) -> None:
     from ntk_propulsion.report import tables
+    from ntk_propulsion.report.reading import read_report
 
     console = output.console()
-    results = report["results"]
+    results = read_report(folder).results
     for table in (tables.summary(results), tables.training(results)):
         if table is not None:
             console.print(table)
-    console.print(escape(results["answer"][0]), end="\n\n")
+    console.print(escape(results.answer[0]), end="\n\n")

@@ -12,6 +12,7 @@ from ntk_propulsion.errors import unknown
 COMMANDS = {
     "compare": "Compare the empirical NTK of full fine-tuning with that of Propulsion.",
     "audit": "Audit checkpoints that are already trained.",
+    "report": "Draw page and figures of a finished run anew.",
     "convert": "Convert the Propulsion checkpoint SOURCE into another form.",
 }
 """What each command does, as its own help begins: known before it is imported."""

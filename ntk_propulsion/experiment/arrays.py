@@ -36,13 +36,13 @@ def load_arrays(folder: Path, results: Results) -> Arrays:
     Raises:
         InputError: A file is missing or damaged, or of another run.
     """
+    kernels = load_kernels(folder / KERNELS)
     by_point: dict[str, dict[str, Kernel]] = {}
-    for name, kernel in load_kernels(folder / KERNELS).items():
-        point, _, tuning = name.rpartition("/")
-        by_point.setdefault(point, {})[tuning] = kernel
-    expected = {(row.point, row.tuning) for row in results.kernels}
-    if not expected <= {(point, tuning) for point, by in by_point.items() for tuning in by}:
-        raise InputError(f"{folder / KERNELS} does not hold the kernels of this report")
+    for row in results.kernels:  # their order is the run's, the file's is the alphabet's
+        name = f"{row.point}/{row.tuning}"
+        if name not in kernels:
+            raise InputError(f"{folder / KERNELS} holds no kernel {name}: it is of another run")
+        by_point.setdefault(row.point, {})[row.tuning] = kernels[name]
     modules = [row.module for row in results.scaling_vectors[:-1]]  # the last row is of all
     return Arrays(
         by_point,

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from ntk_propulsion import words
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.parts import parts_by_name
+from ntk_propulsion.figures.parts import check_comparable, parts_by_name
 from ntk_propulsion.figures.plot import Plot, Record
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
@@ -92,6 +92,7 @@ def _measured(
     """Measure every kernel's distances from the reference, by part, with intervals."""
     if reference not in kernels:
         raise unknown("reference", reference, kernels)
+    check_comparable(kernels[reference], *kernels.values())
     count = count_outputs(*kernels.values(), outputs=outputs)
     parts = {tuning: parts_by_name(kernel, head) for tuning, kernel in kernels.items()}
     return kernel_distances("", parts, count, seed, reference)

@@ -14,7 +14,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import style
 from ntk_propulsion.figures.labels import Labels
 from ntk_propulsion.figures.pairs import CLIP, Pairs
-from ntk_propulsion.figures.parts import part_of
+from ntk_propulsion.figures.parts import check_comparable, part_of
 from ntk_propulsion.figures.plot import PairScale, Plot
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
@@ -61,6 +61,7 @@ def heatmaps(
         InputError: The kernels cannot be compared, or the labels are not one an example.
     """
     names = tuple(str(getattr(K, "tuning", "")) for K in (full, other))
+    check_comparable(full, other)
     count = count_outputs(full, other, outputs=outputs)
     A, B = kernel_pair(part_of(full, part, head), part_of(other, part, head))
     n = len(A) // count

@@ -41,7 +41,7 @@ def modules(
             already, all at one point.
         propulsion: Propulsion's kernel, likewise; None with modules that are compared already.
         roles: Each module's role, by its name in the plain model, in the network's order, as
-            `models.module_roles` gives it; by default what the names suggest.
+            `models.every_role` gives it; by default what the names suggest.
         worst: How many of the modules with the lowest alignment are numbered and named.
         setting: What the caption says that they are of.
 
@@ -94,6 +94,7 @@ def compared_modules(
             raise InputError(
                 f"the kernel {kernel.tuning!r} has no parts: ask for them with per_module=True"
             )
+    full.check_comparable(propulsion)
     if roles is None:
         roles = {name: role_of(name) for name in map(plain_module, full.per_module)}
     return module_comparisons("", full, propulsion, roles)

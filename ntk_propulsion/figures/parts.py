@@ -10,6 +10,17 @@ from ntk_propulsion.measurements.parts import PARTS, parts_of
 from ntk_propulsion.theory.inputs import Array, KernelLike, as_square
 
 
+def check_comparable(reference: KernelLike, *others: KernelLike) -> None:
+    """Refuse Kernels of other examples, order or outputs than the reference; arrays say nothing.
+
+    Raises:
+        InputError: They differ.
+    """
+    for other in others:
+        if isinstance(reference, Kernel) and isinstance(other, Kernel):
+            reference.check_comparable(other)
+
+
 def parts_by_name(kernel: KernelLike, head: Collection[str]) -> dict[str, Array]:
     """Return a kernel whole and, if it is a Kernel and a head is named, without and of the head."""
     whole = {"all": as_square(kernel)}

@@ -135,7 +135,8 @@ def measure_regime(
 
     Args:
         model0: At theta_0.
-        model_t: At theta_t, the same architecture. Both come back as they were.
+        model_t: At theta_t, the same architecture; ``model0`` itself for no training at all, which
+            costs one kernel. Both come back as they were.
         batch: The dict that the models take, N examples.
         tuning: What trains.
         outputs: As in :func:`ntk_propulsion.empirical_ntk`.
@@ -163,14 +164,19 @@ def measure_regime(
         )
         return found[trains.name]
 
-    cross = kernel_of(model_t, model0)  # first: it refuses models that do not match
-    before, after = kernel_of(model0) if before is None else before, kernel_of(model_t)
-    f_0, f_t = (
-        as_array(model_outputs(model, batch, outputs, options=options), name)
-        for model, name in ((model0, "f_0"), (model_t, "f_t"))
-    )
-    linear = linearized_outputs(model0, model_t, batch, outputs, options=options)
-    f_lin = as_array(linear, "f_lin")
+    if model_t is model0:
+        before = kernel_of(model0) if before is None else before
+        cross = after = before
+        f_0 = f_t = f_lin = as_array(model_outputs(model0, batch, outputs, options=options), "f_0")
+    else:
+        cross = kernel_of(model_t, model0)  # first: it refuses models that do not match
+        before, after = kernel_of(model0) if before is None else before, kernel_of(model_t)
+        f_0, f_t = (
+            as_array(model_outputs(model, batch, outputs, options=options), name)
+            for model, name in ((model0, "f_0"), (model_t, "f_t"))
+        )
+        linear = linearized_outputs(model0, model_t, batch, outputs, options=options)
+        f_lin = as_array(linear, "f_lin")
     error, moved = f_t - f_lin, f_t - f_0
     rounding = ROUNDINGS * torch.finfo(work).eps
     noise = rounding * max(np.linalg.norm(f_0), np.linalg.norm(f_t))

@@ -9,11 +9,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -148,7 +147,7 @@ def probe_folds(task: Task, examples: Sequence[Example]) -> int:
     Raises:
         InputError: The examples are too few, or too few of a class.
     """
-    if task.kind == "regression":
+    if not task.facts.stratified:
         if len(examples) < 4:
             raise InputError(f"{len(examples)} examples are too few for a probe: draw at least 4")
         return min(5, len(examples) // 2)
@@ -163,25 +162,17 @@ def probe_folds(task: Task, examples: Sequence[Example]) -> int:
 
 
 def _search(task: Task, intercept: bool, folds: int, seed: int) -> GridSearchCV:
-    """Return the cross-validated search; by log loss or squared error, which break ties finely."""
-    steps: list[tuple[str, Any]] = [("scale", StandardScaler(with_mean=intercept))]
-    folding: Any
-    if task.kind == "regression":
-        steps.append(("fit", Ridge(fit_intercept=intercept)))
-        grid = {"fit__alpha": np.logspace(4, -1, 6)}
-        choose, folding = "neg_mean_squared_error", KFold
-    else:
-        steps.append(("fit", LogisticRegression(fit_intercept=intercept, max_iter=1000)))
-        grid = {"fit__C": np.logspace(-4, 1, 6)}
-        choose, folding = "neg_log_loss", StratifiedKFold
+    """Return the cross-validated search for the strength of the regularisation."""
+    estimator, strengths, criterion = task.facts.linear_fit(intercept)
+    folding = StratifiedKFold if task.facts.stratified else KFold
 
     def metric(pipeline: Pipeline, features: np.ndarray, labels: np.ndarray) -> float:
         return task.score(pipeline.predict(features), labels)[task.metric]
 
     return GridSearchCV(
-        Pipeline(steps),
-        grid,
-        scoring={"choose": choose, "metric": metric},
+        Pipeline([("scale", StandardScaler(with_mean=intercept)), ("fit", estimator)]),
+        {f"fit__{name}": values for name, values in strengths.items()},
+        scoring={"choose": criterion, "metric": metric},
         refit="choose",
         cv=folding(folds, shuffle=True, random_state=seed),
     )

@@ -27,6 +27,8 @@ LARGEST = 2**24
 """No number in a model's configuration is larger, by size."""
 MOST = 2000
 """No number of layers, experts or labels is larger."""
+_ENDLESS = ("videomae",)
+"""Model types whose constructor fills a table number by number: ten minutes at 4096 pixels."""
 _COUNTED = re.compile(r"layer|expert|block|depth|stage|labels|hop")
 _DROPPED = re.compile(r"implementation|auto_map|quantization|^_|remote|_name_or_path")
 
@@ -78,11 +80,13 @@ def build_skeleton(
 
     Raises:
         InputError: There is no such class, a number is larger than any model's, or the
-            configuration makes no model.
+            configuration makes no model, or one that may take for ever.
     """
     kind = _class(_architecture(config) if class_name is None else class_name)
     kept = {key: value for key, value in config.items() if not _DROPPED.search(key)}
     _check_sizes(kept)
+    if kept.get("model_type") in _ENDLESS:
+        raise InputError(f"a {kind.__name__} may take for ever to build, so it is not built")
     try:
         settings = CONFIG_MAPPING[str(kept.pop("model_type", ""))].from_dict(kept)
         if labels is not None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from statistics import median
-from typing import Any
 
 from ntk_propulsion import words
-from ntk_propulsion.propulsion import NEAR_ONE
-from ntk_propulsion.words import interval, listed, metric, near_one, number, percent
+from ntk_propulsion.experiment.results import Results, TrainingRun
+from ntk_propulsion.measurements.tables import KernelDistance, KernelDrift, ScalingSummary
+from ntk_propulsion.propulsion import NEAR_ONE, TOTAL
+from ntk_propulsion.theory.estimate import Estimate, Estimates
+from ntk_propulsion.words import estimate, listed, near_one, number, percent
 
 # Every level is an upper limit on an error sqrt(1 - similarity²); its square is the share of
 # K_F's squared norm that the best factor leaves unexplained.
@@ -27,7 +30,6 @@ LEVELS = (
     (math.inf, "different"),
 )
 BOTH = ("all", "without_head")
-START = {"point": "theta0", "part": "all"}
 
 
 def error_of(similarity: float) -> float:
@@ -35,27 +37,31 @@ def error_of(similarity: float) -> float:
     return math.sqrt(max(0.0, 1 - min(1.0, max(0.0, similarity)) ** 2))
 
 
-def shape_error(distance: words.Row | None) -> tuple[float, float] | None:
+def shape_error(metrics: Estimates) -> tuple[float, float] | None:
     """Return the scale-free error of a distance at its interval's ends.
 
     It is the worse of the best-scale error and the error that the CKA amounts to: alignment alone
     flatters kernels whose entries share a constant.
 
     Args:
-        distance: A row with ``metrics``.
+        metrics: The distances between two kernels.
 
     Returns:
         ``(favourable, unfavourable)``, equal where there is no interval; None when neither number
         was measured.
     """
     ends = []
-    value, low, high = metric(distance, "best_scale_error")
-    if value is not None:
-        ends.append((either(low, value), either(high, value)))
-    value, low, high = metric(distance, "cka")
-    if value is not None:
-        ends.append((error_of(either(high, value)), error_of(either(low, value))))
+    if (error := _ends(metrics.get("best_scale_error"))) is not None:
+        ends.append(error)
+    if (cka := _ends(metrics.get("cka"))) is not None:
+        ends.append((error_of(cka[1]), error_of(cka[0])))
     return (max(e[0] for e in ends), max(e[1] for e in ends)) if ends else None
+
+
+def _ends(measured: Estimate | None) -> tuple[float, float] | None:
+    if measured is None or (value := words.finite(measured.value)) is None:
+        return None
+    return either(measured.low, value), either(measured.high, value)
 
 
 def level(error: float) -> str:
@@ -64,29 +70,49 @@ def level(error: float) -> str:
 
 
 def either(value: float | None, otherwise: float) -> float:
-    """Return a number, or another where there is none."""
-    return otherwise if value is None else value
+    """Return a finite number, or another where there is none."""
+    finite = words.finite(value)
+    return otherwise if finite is None else finite
 
 
-def at_start(results: dict[str, Any], part: str, tuning: str = "propulsion") -> words.Row | None:
+def value_of(metrics: Estimates, name: str) -> float | None:
+    """Return a distance's finite value, or None."""
+    return words.finite(metrics[name].value) if name in metrics else None
+
+
+def at_start(results: Results, part: str, tuning: str = "propulsion") -> KernelDistance | None:
     """Return the distance of a tuning's kernel from full fine-tuning's before training."""
-    return words.row(
-        results["distances"], point="theta0", tuning=tuning, reference="full", part=part
-    )
+    wanted = ("theta0", tuning, "full", part)
+    found = (d for d in results.distances if (d.point, d.tuning, d.reference, d.part) == wanted)
+    return next(found, None)
 
 
-def could_leave(results: dict[str, Any]) -> bool:
+def run_of(results: Results, method: str) -> TrainingRun | None:
+    """Return how a fine-tuning went, None where there was none."""
+    return next((run for run in results.training if run.method == method), None)
+
+
+def own_drift(results: Results, method: str) -> KernelDrift | None:
+    """Return how far a method's own kernel went in its training."""
+    wanted = (method, method, "all")
+    return next((d for d in results.drift if (d.method, d.tuning, d.part) == wanted), None)
+
+
+def all_scaling(results: Results) -> ScalingSummary | None:
+    """Return the summary of all scaling factors after training."""
+    return next((s for s in results.scaling_vectors if s.module == TOTAL), None)
+
+
+def could_leave(results: Results) -> bool:
     """Tell whether training could move z out of the paper's range at all.
 
     A step of Adam moves a parameter by about the learning rate, so steps times rate bounds z - 1.
     """
-    run = words.row(results.get("training"), method="propulsion")
-    if run is None:
-        return False
-    return run["steps"] * run["learning_rate"] > NEAR_ONE[1] - 1
+    run = run_of(results, "propulsion")
+    return run is not None and run.steps * run.learning_rate > NEAR_ONE[1] - 1
 
 
-def answer(results: dict[str, Any]) -> list[str]:
+def answer(results: Results) -> list[str]:
     """Say in a few short paragraphs what an experiment found.
 
     Words of closeness go by the unfavourable end of each interval, so they never say more than
@@ -103,8 +129,9 @@ def answer(results: dict[str, Any]) -> list[str]:
     return [sentence for part in parts if (sentence := part(results))]
 
 
-def _closeness(results: dict[str, Any]) -> str:
-    errors = {part: shape_error(at_start(results, part)) for part in BOTH}
+def _closeness(results: Results) -> str:
+    distances = {part: at_start(results, part) for part in BOTH}
+    errors = {part: shape_error(d.metrics) for part, d in distances.items() if d is not None}
     found = {part: level(e[1]) for part, e in errors.items() if e is not None}
     if not found:
         return "The run measured no distance between the two kernels."
@@ -121,37 +148,36 @@ def _closeness(results: dict[str, Any]) -> str:
     )
 
 
-def _numbers(results: dict[str, Any]) -> str:
+def _numbers(results: Results) -> str:
     shown = ("cka", "alignment", "best_scale_error", "unbiased_cka")
-    told = []
+    said = []
     for part in BOTH:
         distance = at_start(results, part)
+        metrics = distance.metrics if distance else {}
         numbers = [
-            f"{words.metric_label(name)} {interval(distance, name)}"
+            f"{words.metric_label(name)} {estimate(name, metrics[name])}"
             for name in shown
-            if metric(distance, name)[0] is not None
+            if value_of(metrics, name) is not None
         ]
         if numbers:
-            told.append(f"{words.PARTS[part]}: {', '.join(numbers)}")
-    return f"In numbers, {'; '.join(told)}." if told else ""
+            said.append(f"{words.PARTS[part]}: {', '.join(numbers)}")
+    return f"In numbers, {'; '.join(said)}." if said else ""
 
 
-def _scale(results: dict[str, Any]) -> str:
+def _scale(results: Results) -> str:
     distance = at_start(results, "all")
-    scale = metric(distance, "best_scale")[0]
+    metrics = distance.metrics if distance else {}
+    scale = value_of(metrics, "best_scale")
     if scale is None or scale <= 0:
         return ""
-    raw = interval(distance, "relative_frobenius")
-    factor = interval(distance, "best_scale")
+    raw = estimate("relative_frobenius", metrics.get("relative_frobenius"))
+    factor = estimate("best_scale", metrics["best_scale"])
     if SAME_SCALE[0] <= scale <= SAME_SCALE[1]:
         return (
             f"Their scales agree to within a quarter (best factor {factor}), so the raw error "
             f"|K_F - K_P|/|K_F| of {raw} can be read as it stands."
         )
-    full, propulsion = (
-        words.finite((words.row(results["kernels"], tuning=t, **START) or {}).get("trace"))
-        for t in ("full", "propulsion")
-    )
+    full, propulsion = (_trace(results, tuning) for tuning in ("full", "propulsion"))
     ratio = f" (tr K_F / tr K_P = {number(full / propulsion)})" if full and propulsion else ""
     size = "smaller" if scale > 1 else "larger"
     return (
@@ -161,84 +187,97 @@ def _scale(results: dict[str, Any]) -> str:
     )
 
 
-def _where_not(results: dict[str, Any]) -> str:
-    modules = words.rows(results["per_module"], point="theta0")
-    scaled, missed, by_role = [], 0.0, defaultdict(list)
-    for m in modules:
-        share = words.finite(m.get("trace_share_full")) or 0.0
-        alignment = words.finite(m.get("alignment"))
-        if alignment is None or not words.finite(m.get("trace_share_propulsion")):
+def _trace(results: Results, tuning: str) -> float | None:
+    wanted = ("theta0", tuning, "all")
+    kernels = (k for k in results.kernels if (k.point, k.tuning, k.part) == wanted)
+    return next((words.finite(kernel.trace) for kernel in kernels), None)
+
+
+def _where_not(results: Results) -> str:
+    modules = [module for module in results.per_module if module.point == "theta0"]
+    scaled, missed = [], 0.0
+    for module in modules:
+        share = words.finite(module.trace_share_full) or 0.0
+        alignment = words.finite(module.alignment)
+        if alignment is None or not words.finite(module.trace_share_propulsion):
             missed += share
         elif share >= MATTERS:
-            scaled.append((alignment, str(m["module"])))
-            by_role[str(m["role"])].append(alignment)
+            scaled.append((alignment, module.module, module.role))
     if not scaled:
         return ""
-    worst = [f"{name} ({near_one(a)})" for a, name in sorted(scaled)[:3]]
-    medians = {role: median(values) for role, values in by_role.items()}
-    role = min(medians, key=lambda r: medians[r])
+    worst = [f"{name} ({near_one(a)})" for a, name, _ in sorted(scaled)[:3]]
     names = "module" if len(worst) == 1 else "modules"
-    text = f"Alignment is lowest in the {names} {listed(worst)}"
-    if len(medians) > 1:
-        text += (
-            f"; by role in {role.replace('_', ' ')} (median {near_one(medians[role])}, "
-            f"all modules {near_one(median(a for a, _ in scaled))})"
-        )
+    text = f"Alignment is lowest in the {names} {listed(worst)}{_lowest_role(scaled)}"
     if missed > MATTERS:
         text += f"; {percent(missed)} of K_F's trace lies in modules that Propulsion doesn't scale"
     return text + "."
 
 
-def _training(results: dict[str, Any]) -> str:
-    metric_name = str(results["task"].get("metric") or "the metric")
-    told = []
-    for run in results.get("training") or ():
-        method = run["method"]
-        drift = words.row(results.get("drift"), method=method, tuning=method, part="all")
-        before, after = (number(run.get(k)) for k in ("metric_before", "metric_after"))
-        text = (
-            f"{run['steps']} steps of {words.tuning(method)} took {metric_name} from {before} "
-            f"to {after}"
-        )
-        value, _, high = metric(drift, "relative_frobenius")
-        if value is not None:
-            moved = (
-                "left its own kernel in place"
-                if either(high, value) <= UNMOVED
-                else "moved its own kernel"
-            )
-            text += (
-                f" and {moved} (raw change {interval(drift, 'relative_frobenius')}, CKA "
-                f"{interval(drift, 'cka')})"
-            )
-        told.append(text)
-    return "; ".join(told) + "." if told else ""
+def _lowest_role(scaled: Sequence[tuple[float, str, str]]) -> str:
+    by_role: defaultdict[str, list[float]] = defaultdict(list)
+    for alignment, _, role in scaled:
+        by_role[role].append(alignment)
+    medians = {role: median(values) for role, values in by_role.items()}
+    if len(medians) < 2:
+        return ""
+    lowest = min(medians, key=lambda role: medians[role])
+    return (
+        f"; by role in {lowest.replace('_', ' ')} (median {near_one(medians[lowest])}, "
+        f"all modules {near_one(median(a for a, _, _ in scaled))})"
+    )
 
 
-def _scaling(results: dict[str, Any]) -> str:
-    total = words.row(results.get("scaling_vectors"), module="total")
+def _training(results: Results) -> str:
+    said = [_trained(results, run) for run in results.training]
+    return "; ".join(said) + "." if said else ""
+
+
+def _trained(results: Results, run: TrainingRun) -> str:
+    metric = results.task.metric or "the metric"
+    text = (
+        f"{run.steps} steps of {words.tuning(run.method)} took {metric} from "
+        f"{number(run.metric_before)} to {number(run.metric_after)}"
+    )
+    drift = own_drift(results, run.method)
+    ends = _ends(drift.metrics.get("relative_frobenius")) if drift else None
+    if drift is None or ends is None:
+        return text
+    moved = "left its own kernel in place" if ends[1] <= UNMOVED else "moved its own kernel"
+    change = estimate("relative_frobenius", drift.metrics["relative_frobenius"])
+    return (
+        f"{text} and {moved} (raw change {change}, CKA {estimate('cka', drift.metrics.get('cka'))})"
+    )
+
+
+def _scaling(results: Results) -> str:
+    total = all_scaling(results)
     if total is None:
         return ""
-    share = words.finite(total["share_in_range"]) or 0.0
+    share = words.finite(total.share_in_range) or 0.0
     low, high = NEAR_ONE
     text = (
-        f"After training {percent(share)} of the {words.count(total['n'])} scaling factors lie in "
-        f"the paper's [{low}, {high}] (from {number(total['min'], 4)} to "
-        f"{number(total['max'], 4)}), which are gains z**k from {number(total['gain_min'])} to "
-        f"{number(total['gain_max'])}"
+        f"After training {percent(share)} of the {words.count(total.n)} scaling factors lie in "
+        f"the paper's [{low}, {high}] (from {number(total.min, 4)} to "
+        f"{number(total.max, 4)}), which are gains z**k from {number(total.gain_min)} to "
+        f"{number(total.gain_max)}"
     )
     if not could_leave(results):
         text += "; training was too short for them to leave it"
     return text + "."
 
 
-def _controls(results: dict[str, Any]) -> str:
+def _controls(results: Results) -> str:
     for part in reversed(BOTH):
-        others = [
-            (metric(d, "cka")[0], str(d["tuning"]))
-            for d in words.rows(results["distances"], point="theta0", reference="full", part=part)
-        ]
-        ranked = sorted(((c, t) for c, t in others if c is not None), reverse=True)
+        wanted = ("theta0", "full", part)
+        ranked = sorted(
+            (
+                (cka, d.tuning)
+                for d in results.distances
+                if (d.point, d.reference, d.part) == wanted
+                and (cka := value_of(d.metrics, "cka")) is not None
+            ),
+            reverse=True,
+        )
         if len(ranked) > 1:
             listing = ", ".join(f"{words.tuning(t)} {near_one(c)}" for c, t in ranked)
             return f"CKA with K_F of every tuning, {words.PARTS[part]}: {listing}."

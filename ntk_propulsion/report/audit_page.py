@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ntk_propulsion import words
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint
 from ntk_propulsion.auditing.results import AuditRecord, AuditResults
-from ntk_propulsion.report.page import fill
-from ntk_propulsion.report.pictures import Picture
-from ntk_propulsion.report.sections import MODULE, PART, ROLE, TUNING, Z_COLUMNS, Section, fine
+from ntk_propulsion.report.downloads import Row, columns_of
+from ntk_propulsion.report.page import Page, render
+from ntk_propulsion.report.pictures import Picture, explorer
+from ntk_propulsion.report.sections import (
+    MODULE,
+    PART,
+    ROLE,
+    TUNING,
+    Z_COLUMNS,
+    Section,
+    fine,
+    shown,
+)
+from ntk_propulsion.report.settings import settings_sheets
 from ntk_propulsion.report.sheets import (
     Column,
     Sheet,
@@ -60,18 +71,16 @@ def audit_page(record: AuditRecord, pictures: Mapping[str, Picture]) -> str:
     """
     results, base = record.results, record.results.base
     audited = words.listed(of.name for of in results.checkpoints)
-    return fill(
-        {
-            "examples": [asdict(example) for example in results.examples],
-            "task": None if results.task is None else asdict(results.task),
-        },
-        pictures,
-        title=TITLE,
-        subtitle=f"{audited}, against {base.name} ({words.count(base.parameters)} numbers)",
-        answer=results.answer,
-        notes=list(_notes(results.checkpoints)),
-        key=[],
-        sections=_sections(record, pictures),
+    pointed = any(each.pairs for each in pictures.values())
+    return render(
+        Page(
+            title=TITLE,
+            subtitle=f"{audited}, against {base.name} ({words.count(base.parameters)} numbers)",
+            answer=results.answer,
+            notes=list(_notes(results.checkpoints)),
+            sections=_sections(record, pictures),
+            explorer=explorer(results.examples, results.task) if pointed and results.task else None,
+        )
     )
 
 
@@ -90,10 +99,7 @@ def _sections(record: AuditRecord, pictures: Mapping[str, Picture]) -> list[Sect
     def drawn(*starts: str) -> list[Picture]:
         return [p for name, p in pictures.items() if name.startswith(starts)]
 
-    settings = [
-        _settings("config", asdict(record.config)),
-        _settings("environment", asdict(record.environment)),
-    ]
+    settings = settings_sheets(record.config, record.environment)
     every = [
         Section("findings", "Findings, the gravest first", _findings(checkpoints), open=True),
         Section("verdicts", "Verdicts", _verdicts(checkpoints), open=True),
@@ -106,7 +112,7 @@ def _sections(record: AuditRecord, pictures: Mapping[str, Picture]) -> list[Sect
         Section("configuration", "Configuration and environment", settings),
         Section("reading", "How to read each number", terms=GLOSSARY),
     ]
-    return [s for s in every if s.tables or s.figures or s.terms]
+    return shown(every)
 
 
 def _each(
@@ -115,16 +121,17 @@ def _each(
     """Return the rows of a table of every checkpoint, named where there are several."""
     several = len(checkpoints) > 1
     return [
-        ({"checkpoint": of.name} if several else {}) | asdict(row)
+        ({"checkpoint": of.name} if several else {}) | dict(columns_of(row))
         for of in checkpoints
         for row in table(of)
     ]
 
 
-def _table(name: str, title: str, rows: list[Any], columns: list[Column]) -> list[Sheet]:
+def _table(name: str, title: str, rows: Sequence[Row], columns: Sequence[Column]) -> list[Sheet]:
     if not rows:
         return []
-    named = [words_column("checkpoint")] if "checkpoint" in rows[0] else []
+    several = isinstance(rows[0], Mapping) and "checkpoint" in rows[0]
+    named = [words_column("checkpoint")] if several else []
     return [sheet(name, title, [*named, *columns], rows)]
 
 
@@ -228,12 +235,10 @@ def _comparison(results: AuditResults) -> list[Sheet]:
         number_column("correlation", "correlation of z"),
         number_column("relative_distance"),
     ]
-    rows = [asdict(side_by_side(of)) for of in results.checkpoints]
+    rows = [side_by_side(of) for of in results.checkpoints]
     return [
         sheet("comparison", "The checkpoints side by side", columns, rows),
-        *_table(
-            "pairs", "Scaling vectors, two by two", list(map(asdict, results.comparison)), pairs
-        ),
+        *_table("pairs", "Scaling vectors, two by two", results.comparison, pairs),
     ]
 
 
@@ -340,14 +345,3 @@ def _tensors(checkpoints: Checkpoints) -> list[Sheet]:
     ]
     title = "Every tensor of base and checkpoint"
     return _table("tensors", title, _each(checkpoints, lambda of: of.tensors), columns)
-
-
-def _settings(name: str, values: Mapping[str, Any]) -> Sheet:
-    rows = [{"name": key, "value": _setting(value)} for key, value in values.items()]
-    return sheet(name, name, [words_column("name"), words_column("value")], rows)
-
-
-def _setting(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {number}" for name, number in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value

@@ -6,10 +6,15 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
-from ntk_propulsion.words import Row
+from ntk_propulsion.runs.records import Dataclass
+from ntk_propulsion.theory.estimate import Estimates
+
+Row = Mapping[str, Any] | Dataclass
+"""A row of a table: its columns are the keys, or the fields."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
@@ -34,18 +39,31 @@ def csv_text(table: Iterable[Row]) -> str:
     return buffer.getvalue()
 
 
+def columns_of(row: Row) -> Mapping[str, Any]:
+    """Return a row's values by column, in the order of its fields."""
+    if isinstance(row, Mapping):
+        return row
+    return {each.name: getattr(row, each.name) for each in fields(row)}
+
+
 def _flat(row: Row) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for key, value in row.items():
+    for key, value in columns_of(row).items():
         if key == "metrics":
-            for name, ends in (value or {}).items():
-                flat |= {name: ends.get("value")}
-                flat |= {f"{name}_{end}": ends.get(end) for end in ("low", "high")}
+            flat |= _columns(value or {})
         elif isinstance(value, list | tuple | dict):
             flat[key] = json.dumps(value, default=float)
         else:
             flat[key] = value
     return flat
+
+
+def _columns(metrics: Estimates) -> dict[str, float | None]:
+    columns: dict[str, float | None] = {}
+    for name, measured in metrics.items():
+        ends = {f"{name}_low": measured.low, f"{name}_high": measured.high}
+        columns |= {name: measured.value, **ends}
+    return columns
 
 
 def _inert(value: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import matplotlib
 from matplotlib.colors import to_hex
@@ -15,7 +15,7 @@ from PIL import Image
 
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.before.heatmaps import example_order
+from ntk_propulsion.figures.labels import Labels
 from ntk_propulsion.figures.plot import PairScale, Plot
 from ntk_propulsion.report.downloads import csv_address
 
@@ -51,23 +51,85 @@ def picture(name: str, figure: Figure, png: bytes) -> Picture:
     return Picture(name, alt, _image(png), csv, figure.pairs)
 
 
-def explorer(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page needs to let one point at pairs: colours, and the examples in order."""
+class Example(Protocol):
+    """One of the examples of a kernel: its row there, its texts, its label."""
+
+    @property
+    def row(self) -> int:
+        """Its place in the kernel."""
+
+    @property
+    def text(self) -> str:
+        """Its text."""
+
+    @property
+    def pair(self) -> str | None:
+        """Its second text, if it has one."""
+
+    @property
+    def label(self) -> int | float:
+        """A class's number, or a value."""
+
+
+class Labelled(Protocol):
+    """What a task says of its labels."""
+
+    @property
+    def kind(self) -> str:
+        """``"classification"`` or ``"regression"``."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The classes' names."""
+
+
+@dataclass(frozen=True)
+class ShownExample:
+    """An example as the page names it: its row in the kernels, its label and its texts."""
+
+    row: int
+    label: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """What the page needs to let one point at pairs of examples.
+
+    Attributes:
+        colours: From the least to the most, in hexadecimal.
+        classes: Whether labels are classes and not values.
+        examples: In the order of the pixels.
+    """
+
+    colours: tuple[str, ...]
+    classes: bool
+    examples: tuple[ShownExample, ...]
+
+
+def explorer(examples: Sequence[Example], task: Labelled) -> Explorer:
+    """Return colours and examples for pointing at pairs.
+
+    Args:
+        examples: Of the kernels.
+        task: Theirs.
+    """
     shades = matplotlib.colormaps[style.DIVERGING].resampled(SHADES)
-    examples = sorted(results["examples"], key=lambda example: example["row"])
-    ordered = [examples[i] for i in example_order(dict(results))]
-    return {
-        "colours": [to_hex(shades(i)) for i in range(SHADES)],
-        "classes": results["task"]["kind"] != "regression",
-        "examples": [
-            {
-                "row": example["row"],
-                "label": words.label_name(dict(results), example["label"]),
-                "texts": [example[key] for key in ("text", "pair") if example.get(key)],
-            }
-            for example in ordered
-        ],
-    }
+    rows = sorted(examples, key=lambda example: example.row)
+    labels = tuple(example.label for example in rows)
+    order = Labels(labels, tuple(task.labels), task.kind == "regression").order
+    return Explorer(
+        tuple(to_hex(shades(i)) for i in range(SHADES)),
+        task.kind != "regression",
+        tuple(
+            ShownExample(
+                example.row,
+                words.class_name(task.labels, example.label),
+                tuple(text for text in (example.text, example.pair) if text),
+            )
+            for example in (rows[i] for i in order)
+        ),
+    )
 
 
 def _image(png: bytes) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ntk_propulsion import words
-from ntk_propulsion.figures.before.courses import KERNELS
+from ntk_propulsion.experiment.results import Results, SweepResult, TaskFacts
+from ntk_propulsion.measurements.tables import ScalingSummary
+from ntk_propulsion.report.claims import Claim
+from ntk_propulsion.report.document import Report
+from ntk_propulsion.report.downloads import Row
 from ntk_propulsion.report.pictures import Picture
+from ntk_propulsion.report.settings import settings_sheets
 from ntk_propulsion.report.sheets import (
     Column,
     Sheet,
@@ -20,7 +25,7 @@ from ntk_propulsion.report.sheets import (
     sheet,
     words_column,
 )
-from ntk_propulsion.theory.distances import DISTANCES
+from ntk_propulsion.trajectories.figures import KERNELS
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Section:
 STUDIES = Path(__file__).with_name("studies.json")
 
 
-def fine(value: Any) -> str:
+def fine(value: float | None) -> str:
     """Write a z: its fourth digit matters."""
     return words.number(value, 4)
 
@@ -46,8 +51,9 @@ def fine(value: Any) -> str:
 TAKEN = words_column("point", "taken", words.POINTS)
 TUNING = words_column("tuning", "kernel", words.TUNINGS)
 PART = words_column("part", names=words.PARTS)
-ROLE = Column("role", lambda row: str(row["role"]).replace("_", " "))
+METHOD = words_column("method", names=words.TUNINGS)
 MODULE = words_column("module")
+ROLE = Column("role", words_column("role").value, lambda role: str(role).replace("_", " "))
 Z_COLUMNS = (
     MODULE,
     ROLE,
@@ -58,19 +64,19 @@ Z_COLUMNS = (
 )
 
 
-def sections(report: dict[str, Any], pictures: Mapping[str, Picture]) -> list[Section]:
+def sections(report: Report, pictures: Mapping[str, Picture]) -> list[Section]:
     """Return the sections that have something to show, in the page's order.
 
     Args:
         report: The experiment's report.
         pictures: ``{name: figure}``; each goes to the section that its name begins with.
     """
-    results = report["results"]
+    results = report.results
 
     def drawn(start: str) -> list[Picture]:
         return [p for name, p in pictures.items() if name.startswith(start)]
 
-    settings = [_settings(report, name) for name in ("config", "environment")]
+    settings = settings_sheets(report.config, report.environment)
     every = [
         Section("distances", "Distances", _distances(results), drawn("distances"), open=True),
         Section("heat-maps", "More heat maps", [], drawn("kernels")),
@@ -79,39 +85,43 @@ def sections(report: dict[str, Any], pictures: Mapping[str, Picture]) -> list[Se
         Section("scaling", "Scaling vectors", _scaling_vectors(results), drawn("scaling")),
         Section("training", "Training", _training(results), drawn("training") + drawn("sweep")),
         Section("trajectories", "Along training", _courses(results), drawn("trajectories")),
-        Section("claims", "The paper's claims that one run can measure", _claims(report)),
+        Section("claims", "The paper's claims that one run can measure", _claims(report.claims)),
         Section("studies", "The paper's claims, as the studies found them", _studies()),
         Section("examples", "Examples", _examples(results)),
         Section("configuration", "Configuration and environment", settings),
         Section("reading", "How to read each number", terms=words.GLOSSARY),
     ]
+    return shown(every)
+
+
+def shown(every: Iterable[Section]) -> list[Section]:
+    """Return the sections that have something to show."""
     return [s for s in every if s.tables or s.figures or s.terms]
 
 
-def _tables(name: str, title: str, columns: list[Column], rows: Any) -> list[Sheet]:
+def _tables(name: str, title: str, columns: Sequence[Column], rows: Sequence[Row]) -> list[Sheet]:
     return [sheet(name, title, columns, rows)] if rows else []
 
 
-def _distances(results: dict[str, Any]) -> list[Sheet]:
-    distances, drift = results["distances"], results.get("drift") or []
+def _distances(results: Results) -> list[Sheet]:
     method = words_column("method", "trained by", words.TUNINGS)
     return [
         *_tables(
             "distances",
             "From full fine-tuning's kernel: value [interval over examples]",
-            [TAKEN, TUNING, PART, *metric_columns(distances)],
-            distances,
+            [TAKEN, TUNING, PART, *metric_columns(results.distances)],
+            results.distances,
         ),
         *_tables(
             "drift",
             "Drift: a kernel before training against itself after",
-            [method, TUNING, PART, *metric_columns(drift)],
-            drift,
+            [method, TUNING, PART, *metric_columns(results.drift)],
+            results.drift,
         ),
     ]
 
 
-def _modules(results: dict[str, Any]) -> list[Sheet]:
+def _modules(results: Results) -> list[Sheet]:
     columns = [
         MODULE,
         ROLE,
@@ -123,10 +133,10 @@ def _modules(results: dict[str, Any]) -> list[Sheet]:
         number_column("trace_share_propulsion", "share of tr K_P", words.percent),
     ]
     title = "Each module's kernel, Propulsion's against full fine-tuning's"
-    return _tables("per_module", title, columns, results.get("per_module"))
+    return _tables("per_module", title, columns, results.per_module)
 
 
-def _kernels(results: dict[str, Any]) -> list[Sheet]:
+def _kernels(results: Results) -> list[Sheet]:
     columns = [
         TAKEN,
         TUNING,
@@ -139,10 +149,10 @@ def _kernels(results: dict[str, Any]) -> list[Sheet]:
         number_column("largest_eigenvalue"),
         number_column("target_alignment"),
     ]
-    return _tables("kernels", "Each kernel", columns, results["kernels"])
+    return _tables("kernels", "Each kernel", columns, results.kernels)
 
 
-def _scaling_vectors(results: dict[str, Any]) -> list[Sheet]:
+def _scaling_vectors(results: Results) -> list[Sheet]:
     columns = [
         *Z_COLUMNS,
         number_column("near_zero_gains", "gains near 0"),
@@ -150,12 +160,16 @@ def _scaling_vectors(results: dict[str, Any]) -> list[Sheet]:
         Column("moved most: neuron (z)", _moved),
     ]
     title = "z after training, module by module"
-    return _tables("scaling_vectors", title, columns, results.get("scaling_vectors"))
+    return _tables("scaling_vectors", title, columns, results.scaling_vectors)
 
 
-def _training(results: dict[str, Any]) -> list[Sheet]:
+def _moved(summary: ScalingSummary) -> str:
+    return ", ".join(f"{neuron} ({fine(z)})" for neuron, z in summary.most_moved)
+
+
+def _training(results: Results) -> list[Sheet]:
     columns = [
-        words_column("method", names=words.TUNINGS),
+        METHOD,
         number_column("steps"),
         number_column("learning_rate"),
         number_column("degree"),
@@ -164,87 +178,99 @@ def _training(results: dict[str, Any]) -> list[Sheet]:
         number_column("metric_after"),
         number_column("seconds"),
     ]
-    title = f"Metric: {results['task'].get('metric')}"
-    trials = [
-        {"method": sweep["method"], "given": sweep["given"], "chosen": sweep["chosen"], **trial}
-        for sweep in results.get("sweeps") or ()
-        for trial in sweep["trials"] or ({"learning_rate": sweep["chosen"]},)
-    ]
     tried = [
-        words_column("method", names=words.TUNINGS),
+        METHOD,
         number_column("learning_rate", "learning rate tried"),
         number_column("loss", "validation loss"),
         number_column("metric", "validation metric"),
-        Column("taken", _taken),
+        words_column("taken"),
     ]
+    trials = [trial for sweep in results.sweeps for trial in _trials(sweep)]
+    title = f"Metric: {results.task.metric}"
     return [
-        *_tables("training", title, columns, results.get("training")),
+        *_tables("training", title, columns, results.training),
         *_tables("sweeps", "Learning rates: what was tried", tried, trials),
     ]
 
 
-def _taken(trial: words.Row) -> str:
-    if trial["given"]:
-        return "given"
-    if "loss" not in trial:
-        return "not swept"
-    if trial["loss"] is None:
-        return "diverged"
-    return "chosen" if trial["learning_rate"] == trial["chosen"] else ""
+@dataclass(frozen=True)
+class _Tried:
+    """A learning rate that a method tried, or had without trying."""
+
+    method: str
+    learning_rate: float
+    loss: float | None
+    metric: float | None
+    taken: str
 
 
-def _courses(results: dict[str, Any]) -> list[Sheet]:
-    method = words_column("method", names=words.TUNINGS)
-    regimes = [
-        method,
-        number_column("learning_rate"),
-        number_column("step", "last step"),
+def _trials(sweep: SweepResult) -> list[_Tried]:
+    if not sweep.trials:
+        said = "given" if sweep.given else "not swept"
+        return [_Tried(sweep.method, sweep.chosen, None, None, said)]
+    return [
+        _Tried(
+            sweep.method,
+            trial.learning_rate,
+            trial.loss,
+            trial.metric,
+            "diverged"
+            if trial.loss is None
+            else "chosen"
+            if trial.learning_rate == sweep.chosen
+            else "",
+        )
+        for trial in sweep.trials
+    ]
+
+
+def _courses(results: Results) -> list[Sheet]:
+    measures = [
         number_column("linearization_error"),
         number_column("linearization_least", "least of an example"),
         number_column("linearization_most", "most of an example"),
         number_column("feature_drift"),
         number_column("drift_least", "least of an example"),
         number_column("drift_most", "most of an example"),
-        *(words_column(key) for key in ("linearization", "fixed_features", "kernel_regime")),
     ]
-    courses = [
-        method,
-        words_column("kernel", names={"own": "what trains", "full": "K_F there"}),
-        words_column("quantity"),
-        number_column("step"),
-        number_column("value"),
-    ]
-    between = [
-        method,
-        words_column("kernel", names=KERNELS),
-        words_column("quantity", names={d.name: d.label for d in DISTANCES.values()}),
-        number_column("step"),
-        number_column("value"),
-    ]
-    stopped = [row for row in results.get("trajectories") or () if row["diverged"]]
+    verdicts = [words_column(key) for key in ("linearization", "fixed_features", "kernel_regime")]
+    along = [number_column("step"), number_column("value")]
+    of = {"own": "what trains", "full": "K_F there"}
+    courses = [METHOD, words_column("kernel", names=of), words_column("quantity"), *along]
+    distance = Column("quantity", words_column("quantity").value, words.metric_label)
     return [
         *_tables(
             "regimes",
             "In the kernel regime? Rule: regime.kernel_regime",
-            regimes,
-            results.get("regimes"),
+            [
+                METHOD,
+                number_column("learning_rate"),
+                number_column("step", "last step"),
+                *measures,
+                *verdicts,
+            ],
+            results.regimes,
         ),
         *_tables(
-            "diverged", "Trainings that diverged", [method, words_column("diverged")], stopped
+            "diverged",
+            "Trainings that diverged",
+            [METHOD, words_column("diverged")],
+            [recording for recording in results.trajectories if recording.diverged],
         ),
         *_tables(
-            "between", "From full fine-tuning at equal steps", between, results.get("between")
+            "between",
+            "From full fine-tuning at equal steps",
+            [METHOD, words_column("kernel", names=KERNELS), distance, *along],
+            results.between,
         ),
-        *_tables(
-            "courses", "Every quantity at every recorded step", courses, results.get("courses")
-        ),
+        *_tables("courses", "Every quantity at every recorded step", courses, results.courses),
     ]
 
 
-def _claims(report: dict[str, Any]) -> list[Sheet]:
+def _claims(claims: Sequence[Claim]) -> list[Sheet]:
     keys = ("id", "statement", "verdict", "measured", "expected", "source")
     title = "Verdicts by the limits written down in ntk_propulsion.report.claims"
-    return _tables("claims", title, [words_column(key) for key in keys], report.get("claims"))
+    return _tables("claims", title, [words_column(key) for key in keys], claims)
 
 
 @cache
@@ -254,39 +280,25 @@ def _studies() -> list[Sheet]:
         return []
     keys = ("id", "statement", "verdict", "measured", "about", "study", "rule")
     title = "Verdicts by rules written beforehand; on other models and data than this report's"
-    rows = json.loads(STUDIES.read_text())
+    rows: list[dict[str, Any]] = json.loads(STUDIES.read_text())
     return _tables("studies", title, [words_column(key) for key in keys], rows)
 
 
-def _examples(results: dict[str, Any]) -> list[Sheet]:
-    examples = results["examples"]
+def _examples(results: Results) -> list[Sheet]:
+    examples = results.examples
     columns = [
         number_column("row"),
         number_column("index", "index in the task"),
-        Column("label", lambda e: e["label"], lambda label: words.label_name(results, label)),
+        _label_column(results.task),
         number_column("tokens"),
         words_column("text"),
     ]
-    if any(e.get("pair") for e in examples):
+    if any(example.pair for example in examples):
         columns.append(words_column("pair", "second text"))
     return _tables("examples", "Row: the order in the kernels", columns, examples)
 
 
-def _settings(report: dict[str, Any], name: str) -> Sheet:
-    rows = [{"name": k, "value": _setting(k, v)} for k, v in (report.get(name) or {}).items()]
-    return sheet(name, name, [words_column("name"), words_column("value")], rows)
-
-
-def _setting(key: str, value: Any) -> Any:
-    """Write a setting or a fact of the environment for people."""
-    if key.endswith("_bytes") and words.finite(value) is not None:
-        return f"{value / 2**30:.2f} GiB"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {number}" for name, number in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return value
-
-
-def _moved(row: words.Row) -> str:
-    return ", ".join(f"{neuron} ({fine(z)})" for neuron, z in row.get("most_moved") or ())
+def _label_column(task: TaskFacts) -> Column:
+    return Column(
+        "label", lambda example: example.label, lambda label: words.class_name(task.labels, label)
+    )

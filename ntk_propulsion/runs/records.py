@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,6 +15,12 @@ from ntk_propulsion.errors import InputError
 T = TypeVar("T")
 INDENT = 1
 _PLACE = re.compile(r" - at `(?P<place>\$[^`]*)`$")
+
+
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 def to_json(obj: Any) -> str:

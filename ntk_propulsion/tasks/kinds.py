@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 
 Kind = Literal["classification", "regression"]
 Numbers = Sequence[float] | NDArray[np.generic]
+
+
+class LinearFit(NamedTuple):
+    """A linear model of the labels, as scikit-learn fits it.
+
+    Attributes:
+        estimator: The model, not fitted yet.
+        strengths: Its regularisation's parameter, and the values to choose from.
+        criterion: scikit-learn's name of the score to choose by; it breaks ties finely.
+    """
+
+    estimator: Any
+    strengths: dict[str, NDArray[np.float64]]
+    criterion: str
 
 
 class TaskKind(ABC):
@@ -47,6 +61,10 @@ class TaskKind(ABC):
     @abstractmethod
     def predictions(self, logits: Tensor) -> Tensor:
         """Return what logits (N, O) predict, (N,): class indices, or targets."""
+
+    @abstractmethod
+    def linear_fit(self, intercept: bool) -> LinearFit:
+        """Return the linear model that predicts labels from features, with an intercept or not."""
 
     @abstractmethod
     def targets(
@@ -84,6 +102,13 @@ class Classification(TaskKind):
     def predictions(self, logits: Tensor) -> Tensor:
         """Return the classes with the largest logits."""
         return logits.argmax(-1)
+
+    def linear_fit(self, intercept: bool) -> LinearFit:
+        """Return a logistic regression, chosen by its log loss."""
+        from sklearn.linear_model import LogisticRegression
+
+        estimator = LogisticRegression(fit_intercept=intercept, max_iter=1000)
+        return LinearFit(estimator, {"C": np.logspace(-4, 1, 6)}, "neg_log_loss")
 
     def targets(
         self, labels: NDArray[np.generic], classes: int, outputs: str
@@ -125,6 +150,13 @@ class Regression(TaskKind):
     def predictions(self, logits: Tensor) -> Tensor:
         """Return the only output."""
         return logits[:, 0]
+
+    def linear_fit(self, intercept: bool) -> LinearFit:
+        """Return a ridge regression, chosen by its squared error."""
+        from sklearn.linear_model import Ridge
+
+        strengths = {"alpha": np.logspace(4, -1, 6)}
+        return LinearFit(Ridge(fit_intercept=intercept), strengths, "neg_mean_squared_error")
 
     def targets(
         self, labels: NDArray[np.generic], classes: int, outputs: str

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
+from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
@@ -26,7 +27,7 @@ from ntk_propulsion.kernels import Kernel, load_kernels, save_kernels
 from ntk_propulsion.measurements.regime import RegimeMeasures
 from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.theory.inputs import as_array
-from ntk_propulsion.trajectories.trajectory import Point, Trajectory
+from ntk_propulsion.trajectories.points import Point, Recorded
 
 FORMAT = "ntk_propulsion.trajectory/1"
 ABOUT, POINTS = "trajectory.json", "points"
@@ -40,7 +41,7 @@ _OWN = ("step", "parameter_distance", "feature_velocity")
 _OWN_ARRAYS = ("outputs", "linearized", "velocity_per_example")
 
 
-def save_trajectory(trajectory: Trajectory, folder: Path) -> None:
+def save(trajectory: Recorded, folder: Path) -> None:
     """Write a trajectory into a new folder, whole or not at all.
 
     Raises:
@@ -60,7 +61,7 @@ def save_trajectory(trajectory: Trajectory, folder: Path) -> None:
         raise InputError(f"cannot write to {folder} ({error.strerror}): name another") from error
 
 
-def write_about(folder: Path, trajectory: Trajectory) -> None:
+def write_about(folder: Path, trajectory: Recorded) -> None:
     """Write what a trajectory is, without its points."""
     targets = trajectory.targets
     about = {
@@ -87,7 +88,7 @@ def write_point(folder: Path, point: Point) -> None:
     write_atomically(path, json.dumps({"format": FORMAT, **numbers}))
 
 
-def load_trajectory(folder: Path) -> Trajectory:
+def load(folder: Path) -> Recorded:
     """Read a trajectory's folder, also that of a recording that is not complete.
 
     Raises:
@@ -99,7 +100,7 @@ def load_trajectory(folder: Path) -> Trajectory:
         raise InputError(f"{folder} holds no point of a trajectory yet")
     try:
         targets = about["targets"]
-        return Trajectory(
+        return Recorded(
             about["method"],
             about["settings"],
             None if targets is None else np.asarray(targets),
@@ -159,7 +160,7 @@ def _point(numbers: Mapping[str, Any], kernels: Mapping[str, Kernel], before: Ke
 def write_parameters(folder: Path, step: int, parameters: Mapping[str, Tensor]) -> None:
     """Keep what trains as it stands at a step: the next point is compared with it."""
     tensors = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
-    write_atomically(_parameters(folder, step), save(tensors))
+    write_atomically(_parameters(folder, step), tensor_bytes(tensors))
 
 
 def read_parameters(folder: Path, step: int) -> dict[str, Tensor]:

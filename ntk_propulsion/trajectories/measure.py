@@ -19,7 +19,7 @@ from ntk_propulsion.kernels.tunings import Full, Trainable, Tuning
 from ntk_propulsion.measurements.regime import RegimeMeasures, measure_regime, relative_change
 from ntk_propulsion.theory.inputs import Array, as_array
 from ntk_propulsion.training.methods import plain_model
-from ntk_propulsion.trajectories.trajectory import Point
+from ntk_propulsion.trajectories.points import Point
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Measure:
         """Measure the model after so many steps; it comes back as it was.
 
         Args:
-            now: Of the same parameters as `start`.
+            now: Of the same parameters as `start`, and `start` itself at theta_0.
             step: How many steps it has taken.
             last: The point before; None at theta_0.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +24,14 @@ from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.tasks import Example, Task
 from ntk_propulsion.theory.inputs import Array
 from ntk_propulsion.theory.regression import as_targets
-from ntk_propulsion.training.finetuning import OnStep, TrainingDiverged, finetune
+from ntk_propulsion.training.finetuning import OnStep, TrainingDiverged, TrainingLog, finetune
 from ntk_propulsion.training.methods import Method, apply_method, described, twin
 from ntk_propulsion.trajectories import files
 from ntk_propulsion.trajectories.measure import Measure, Reached
-from ntk_propulsion.trajectories.trajectory import Point, Trajectory
+from ntk_propulsion.trajectories.points import Point
+from ntk_propulsion.trajectories.trajectory import Trajectory
+
+OnTrained = Callable[[LoadedModel, TrainingLog], object]
 
 
 class RecordingDiverged(TrainingDiverged):
@@ -59,6 +62,7 @@ def record_trajectory(
     seed: int = 0,
     output_dir: Path | str | None = None,
     on_step: OnStep | None = None,
+    on_trained: OnTrained | None = None,
     **training: Any,
 ) -> Trajectory:
     """Fine-tune a copy of the model by a method, and keep its kernels at chosen steps.
@@ -94,6 +98,7 @@ def record_trajectory(
         output_dir: Where points go as they are recorded, for `Trajectory.load`; what trains as it
             stands at the last point lies beside them.
         on_step: Called with each step's number and loss, after what is recorded there.
+        on_trained: Called with the model that was trained and how its training went.
         **training: Other settings of `training.finetune`: batch_size, schedule, dropout,
             save_steps ...
 
@@ -130,9 +135,10 @@ def record_trajectory(
             on_step(step, loss)
 
     recorder.record(0)
+    tuned = replace(loaded, model=recorder.now)
     try:
         log = finetune(
-            replace(loaded, model=recorder.now),
+            tuned,
             task,
             train_examples,
             steps=steps,
@@ -148,6 +154,8 @@ def record_trajectory(
             f"{error}; {name} is recorded up to step {found.steps[-1]}", found
         ) from error
     recorder.losses = list(enumerate(log.losses, start=1))
+    if on_trained is not None:
+        on_trained(tuned, log)
     return recorder.trajectory()
 
 
@@ -193,7 +201,8 @@ class _Recorder:
             return
         with _own_random_numbers(self.now):
             self._check_finite(step)
-            point = self._measure.point(self.now, step, self._last)
+            now = self.now if step else self._measure.start
+            point = self._measure.point(now, step, self._last)
         if self._folder is not None:  # the point comes last: it needs its parameters to go on
             files.write_parameters(self._folder, step, _trained(self.now))
             files.write_point(self._folder, point)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.kernels.kernel import Kernel
-from ntk_propulsion.measurements.regime import RegimeMeasures, RegimeVerdict, kernel_regime
+from ntk_propulsion.measurements.regime import RegimeVerdict, kernel_regime
 from ntk_propulsion.measurements.summaries import kernel_summaries
 from ntk_propulsion.theory.distances import alignment_distance, compare_kernels
 from ntk_propulsion.theory.inputs import Array
+from ntk_propulsion.trajectories import files
+from ntk_propulsion.trajectories.points import Point, Recorded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,68 +48,8 @@ class Quantity:
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
-    """What is kept of a training at one step.
-
-    Attributes:
-        step: How many steps were taken.
-        measures: Linearization and drift of what trains, from theta_0 to here, with K_0 and K_t of
-            it; parts by module are numbers only.
-        full: K_F at these parameters, gains and adapters folded into the weights.
-        outputs: f(theta_t), (N, O).
-        linearized: f_0 + J_0 (theta_t - theta_0), (N, O).
-        parameter_distance: |theta_t - theta_0| of what trains.
-        feature_velocity: |J_t - J_s| / |J_0| per step since the point before, s: how fast the drift
-            can grow. 0 at theta_0. Below `measures.drift_floor` over the steps it is rounding.
-        velocity_per_example: The same for each example's rows of J, (N,).
-    """
-
-    step: int
-    measures: RegimeMeasures
-    full: Kernel
-    outputs: Array
-    linearized: Array
-    parameter_distance: float
-    feature_velocity: float
-    velocity_per_example: Array
-
-    @property
-    def per_example(self) -> dict[str, Array]:
-        """What is measured of what trains, for each example, (N,)."""
-        return {
-            "feature_drift": self.measures.drift_per_example,
-            "linearization_error": self.measures.linearization_per_example,
-            "feature_velocity": self.velocity_per_example,
-        }
-
-    @property
-    def own(self) -> Kernel:
-        """The kernel of what trains, at these parameters."""
-        return self.measures.after
-
-    @property
-    def kernels(self) -> dict[str, Kernel]:
-        """The kernel of what trains, ``"own"``, and of all weights, ``"full"``."""
-        return {"own": self.own, "full": self.full}
-
-
-@dataclass(frozen=True, eq=False)
-class Trajectory:
-    """Kernels along a training, at some of its steps.
-
-    Attributes:
-        method: The name of what trained.
-        settings: What the training was, as JSON holds it: learning rate, steps, batch size ...
-        targets: Of the kernels' examples, as `theory.regression.as_targets` takes them, or None.
-        points: In the order of their steps, the first at theta_0.
-        losses: (step, mean loss of its batch before it), of the steps that were seen.
-    """
-
-    method: str
-    settings: dict[str, Any]
-    targets: Array | None
-    points: tuple[Point, ...]
-    losses: list[tuple[int, float]] = field(default_factory=list)
+class Trajectory(Recorded):
+    """Kernels along a training, at some of its steps, and all that follows from them."""
 
     @property
     def steps(self) -> list[int]:
@@ -221,9 +163,7 @@ class Trajectory:
         Raises:
             InputError: There is something in its place, or it cannot be written.
         """
-        from ntk_propulsion.trajectories.files import save_trajectory
-
-        save_trajectory(self, Path(folder))
+        files.save(self, Path(folder))
 
     @classmethod
     def load(cls, folder: Path | str) -> Trajectory:
@@ -232,9 +172,8 @@ class Trajectory:
         Raises:
             InputError: It is missing, damaged, or of another format.
         """
-        from ntk_propulsion.trajectories.files import load_trajectory
-
-        return load_trajectory(Path(folder))
+        found = files.load(Path(folder))
+        return cls(found.method, found.settings, found.targets, found.points, found.losses)
 
     def _of_own(self, point: Point) -> list[Quantity]:
         measures = point.measures

@@ -34,7 +34,7 @@ def test_names_are_distinct_and_as_short_as_that_allows(tuned, names):
         ({"examples": 1}, "--examples 1"),
         ({"outputs": "loss of all"}, "unknown output"),
         ({"dtype": "half"}, "unknown dtype"),
-        ({"seed": -1}, "--seed -1"),
+        ({"seed": -1}, "seed -1"),
         ({"memory": "much"}, "memory"),
     ],
 )

@@ -246,7 +246,7 @@ def test_damaged_and_foreign_files_are_one_clear_line(tmp_path, capfd):
         ({"base": "minilmm"}, "did you mean minilm"),
         ({"base": "/no/such"}, "no folder /no/such"),
         ({"task": "rotten-tomatos"}, "did you mean rotten-tomatoes"),
-        ({"seed": -1}, "--seed"),
+        ({"seed": -1}, "seed -1"),
     ],
 )
 def test_options_that_make_no_sense_are_one_clear_line(tmp_path, capfd, options, said):

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def undrawn(monkeypatch):
     """Leave the figures out: they take most of a tiny run's time."""
     tiny_runs.finished()  # that run, which tests share, has its figures
-    monkeypatch.setattr(writer, "draw", lambda *_: {})
+    monkeypatch.setattr(writer, "draw_experiment", lambda *_: {})
 
 
 @pytest.fixture

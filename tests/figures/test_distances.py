@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -105,3 +107,10 @@ def test_nothing_to_compare_is_refused():
         distances(kernels(), reference="lora")
     with pytest.raises(InputError, match="no distance from 'full'"):
         distances([])
+
+
+def test_kernels_of_other_examples_are_refused():
+    given = kernels()
+    given["propulsion"] = replace(given["propulsion"], row_fingerprint="others")
+    with pytest.raises(InputError, match="other examples"):
+        distances(given)

@@ -136,5 +136,6 @@ def test_a_page_does_not_carry_the_pairs_of_too_many_examples():
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(InputError, match="5 labels for kernels of 6 examples"):
         heatmaps(FULL, OURS, LABELS[:5])
-    with pytest.raises(InputError, match="other examples"):
-        heatmaps(FULL, replace(OURS, row_fingerprint="others"))
+    for part in ("all", "without_head"):
+        with pytest.raises(InputError, match="other examples"):
+            heatmaps(FULL, replace(OURS, row_fingerprint="others"), part=part, head=HEAD)

@@ -82,6 +82,8 @@ def test_modules_that_are_compared_already_are_drawn_as_they_are():
 def test_kernels_without_parts_are_refused():
     with pytest.raises(InputError, match="per_module=True"):
         modules(replace(FULL, per_module={}), OURS)
+    with pytest.raises(InputError, match="other examples"):
+        modules(FULL, replace(OURS, row_fingerprint="others"))
     with pytest.raises(InputError, match="give Propulsion's too"):
         modules(FULL)
     with pytest.raises(InputError, match="no module"):

@@ -48,6 +48,7 @@ def test_a_large_model_costs_no_memory():
         ({"architectures": ["PreTrainedModel"]}, "no model class"),
         ({"model_type": "no-such"}, "makes no Bert"),
         ({"model_type": ["bert"]}, "makes no Bert"),
+        ({"model_type": "videomae", "image_size": 4096}, "for ever"),
         ({"hidden_size": -1}, "makes no Bert"),
         ({"hidden_size": "wide"}, "makes no Bert"),
         ({"hidden_size": 10**30}, f"'hidden_size' {10**30}, more than any"),

@@ -1,18 +1,18 @@
 """The page in a real browser: it opens from a file, sorts, folds, and names pairs of sentences."""
 
-import copy
 import html
 import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.before import experiment as figures
-from ntk_propulsion.figures.before.heatmaps import example_order, kernel_heatmaps, per_pair
+from ntk_propulsion.figures.pairs import per_pair
+from ntk_propulsion.report.drawing import draw_experiment, labels_of
 from ntk_propulsion.report.page import page
 from ntk_propulsion.report.pictures import picture
 
@@ -30,24 +30,28 @@ NASTY = (
 
 
 @pytest.fixture(scope="module")
-def report(classification):
-    report = copy.deepcopy(classification.report)
-    report["results"]["examples"][0]["text"] = NASTY
-    report["results"]["notes"].append(NASTY)
-    report["results"]["per_module"][0]["module"] = "x" * 300
-    report["results"]["per_module"][1]["module"] = "encoder.layer.10.query"
-    return report
+def shown(classification):
+    """An experiment with texts that mean harm, and names of modules that are long."""
+    results = classification.results
+    first, second, *others = results.per_module
+    return classification.changed(
+        examples=(replace(results.examples[0], text=NASTY), *results.examples[1:]),
+        notes=(*results.notes, NASTY),
+        per_module=(
+            replace(first, module="x" * 300),
+            replace(second, module="encoder.layer.10.query"),
+            *others,
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
-def made(report, classification):
+def made(shown):
     """The page of a report, with a heat map and another figure."""
-    drawn = {
-        "kernels_theta0_all": kernel_heatmaps(report["results"], classification.kernels),
-        "modules_theta0": figures.module_distances(report["results"]),
-    }
-    shown = {name: picture(name, each, style.render(each)) for name, each in drawn.items()}
-    return page(report, shown)
+    drawn = draw_experiment(shown.experiment, shown.arrays)
+    kept = {name: drawn[name] for name in ("kernels_theta0_all", "modules_theta0")}
+    pictures = {name: picture(name, each, style.render(each)) for name, each in kept.items()}
+    return page(shown.report, pictures)
 
 
 def dump(tmp_path, text):
@@ -85,7 +89,7 @@ def test_a_script_that_data_brought_along_would_not_run(made, tmp_path):
     assert "Content Security Policy" in console[0]
 
 
-def test_heads_sort_and_sections_fold(made, report, tmp_path):
+def test_heads_sort_and_sections_fold(made, shown, tmp_path):
     found = told(
         tmp_path,
         made,
@@ -103,7 +107,7 @@ def test_heads_sort_and_sections_fold(made, report, tmp_path):
         tell.after = [section.open, section.querySelector("table").checkVisibility()];
         """,
     )
-    values = [row["alignment"] for row in report["results"]["per_module"]]
+    values = [module.alignment for module in shown.results.per_module]
     numbers = sorted(v for v in values if v is not None)
     missing = [""] * (len(values) - len(numbers))
     assert found["up"] == [*map(str, numbers), *missing]
@@ -117,9 +121,7 @@ def test_heads_sort_and_sections_fold(made, report, tmp_path):
     assert found["after"] == [True, True]
 
 
-def test_pointing_at_a_pixel_or_pressing_arrows_names_the_pair(
-    made, report, classification, tmp_path
-):
+def test_pointing_at_a_pixel_or_pressing_arrows_names_the_pair(made, shown, tmp_path):
     i, j = 0, 20
     found = told(
         tmp_path,
@@ -143,12 +145,13 @@ def test_pointing_at_a_pixel_or_pressing_arrows_names_the_pair(
         tell.colour = pixel((5 + 0.5) * cell, (2 + 0.5) * cell);
         """,
     )
-    order = example_order(report["results"])
+    order = labels_of(shown.results).order
+    pairs = np.ix_(order, order)
     kernels = [
-        per_pair(classification.kernels[f"theta0/{t}/all"], 24)[np.ix_(order, order)]
+        per_pair(shown.arrays.kernels["theta0"][t].matrix.numpy(), 24)[pairs]
         for t in ("full", "propulsion")
     ]
-    scale = report["results"]["distances"][0]["metrics"]["best_scale"]["value"]
+    scale = shown.results.distances[0].metrics["best_scale"].value
     full, other = (kernel[i, j] for kernel in kernels)
     hover, keys = found["hover"], found["keys"]
     assert not found["hidden"]
@@ -157,7 +160,7 @@ def test_pointing_at_a_pixel_or_pressing_arrows_names_the_pair(
         f"Example {order[j]}, positive:",
     ]
     assert hover["text0"] == NASTY
-    assert hover["text1"] == report["results"]["examples"][order[j]]["text"]
+    assert hover["text1"] == shown.results.examples[order[j]].text
     for name, value in {"K_F": full, "K_P": other, "difference": full - scale * other}.items():
         assert float(hover[name]) == pytest.approx(value, rel=1e-3, abs=1e-3)
     assert keys["label0"] == f"Example {order[i + 1]}, negative:"

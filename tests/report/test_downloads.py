@@ -49,3 +49,13 @@ def test_the_address_holds_the_file():
     head, coded = address.split(",")
     assert head == "data:text/csv;charset=utf-8;base64"
     assert base64.b64decode(coded).decode() == "text\r\nfür </script>\r\n"
+
+
+def test_a_dataclass_is_a_row_and_its_distances_are_columns(classification):
+    distance = classification.results.distances[0]
+    (row,) = csv.DictReader(io.StringIO(csv_text([distance])))
+    assert (row["point"], row["tuning"]) == (distance.point, distance.tuning)
+    cka = distance.metrics["cka"]
+    assert [float(row[f"cka{end}"]) for end in ("", "_low", "_high")] == [
+        cka.value, cka.low, cka.high,
+    ]  # fmt: skip

@@ -1,18 +1,19 @@
 import base64
-import copy
 import csv
 import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from ntk_propulsion.report.claims import claims
+from ntk_propulsion.figures.plot import PairScale
 from ntk_propulsion.report.downloads import csv_address
 from ntk_propulsion.report.page import maths, page
 from ntk_propulsion.report.pictures import Picture
+from ntk_propulsion.theory.estimate import Estimate
 
 NASTY = '<script>alert(1)</script><img src="http://evil.example/x.png">'
 ENTRIES = [{"first": 0, "second": 1, "K_F": 2.5, "K_P": 1.0, "difference": 0.5}]
@@ -22,7 +23,7 @@ PNG = {
         "The key figure",
         "data:image/webp;base64,a2V5",
         csv_address(ENTRIES),
-        {"scale": 2.0, "limit": 3.0},
+        PairScale(scale=2.0, limit=3.0),
     ),
     "kernels_theta0_without_head": Picture("kernels_theta0_without_head", "More", "data:,more"),
     "spectra": Picture("spectra", "Spectra", "data:,s", csv_address([{"rank": 1}])),
@@ -59,9 +60,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def report(classification):
-    report = copy.deepcopy(classification.report)
-    report["claims"] = claims(report["results"])
-    return report
+    return classification.report
 
 
 def test_the_answer_comes_first_then_the_key_figure_then_the_sections(report):
@@ -92,20 +91,32 @@ def test_nothing_is_loaded_from_anywhere(report):
     assert not re.search(r"url\(|@import|https?://|fetch\(|XMLHttp", html)
 
 
-def test_whatever_came_from_data_is_escaped(report):
-    results = report["results"]
-    results["examples"][0]["text"] = NASTY
-    results["examples"][1]["text"] = "</script><script>alert(2)</script><!--"
-    results["notes"].append(NASTY)
-    results["model"]["name"] = NASTY
-    results["task"]["labels"][0] = NASTY
-    results["per_module"][0]["module"] = NASTY
-    results["scaling_vectors"][0]["module"] = NASTY
-    results["training"][0]["method"] = NASTY
-    results["distances"][0]["tuning"] = NASTY
-    results["distances"][0]["metrics"][NASTY] = {"value": 1.0, "low": None, "high": None}
-    report["config"][NASTY] = NASTY
-    report["claims"][0]["measured"] = NASTY
+def first(rows, **changes):
+    """Return rows of which the first has other fields."""
+    return (replace(rows[0], **changes), *rows[1:])
+
+
+def test_whatever_came_from_data_is_escaped(classification):
+    results = classification.results
+    examples = first(results.examples, text=NASTY)
+    other = replace(examples[1], text="</script><script>alert(2)</script><!--")
+    metrics = {**results.distances[0].metrics, NASTY: Estimate(1.0)}
+    made = classification.changed(
+        examples=(examples[0], other, *examples[2:]),
+        notes=(*results.notes, NASTY),
+        model=replace(results.model, name=NASTY),
+        task=replace(results.task, labels=(NASTY, "positive")),
+        per_module=first(results.per_module, module=NASTY),
+        scaling_vectors=first(results.scaling_vectors, module=NASTY),
+        training=first(results.training, method=NASTY),
+        distances=first(results.distances, tuning=NASTY, metrics=metrics),
+    )
+    report = made.report
+    report = replace(
+        report,
+        config=replace(report.config, tunings=(NASTY,)),
+        claims=first(report.claims, measured=NASTY),
+    )
     html = page(report, PNG)
     found = Page(html)
     kinds = [a.get("type") for tag, a in found.tags if tag == "script"]
@@ -119,11 +130,11 @@ def test_whatever_came_from_data_is_escaped(report):
 
 def test_tables_hold_the_results(report):
     found = Page(page(report, PNG))
-    first = report["results"]["distances"][0]["metrics"]["cka"]
+    cka = report.results.distances[0].metrics["cka"]
     head, row = found.tables[0][:2]
     assert head[:4] == ["taken", "kernel", "part", "CKA"]
     assert row[:3] == ["before training (θ₀)", "Propulsion", "with the head"]
-    assert row[3] == f"{first['value']:.3f} [{first['low']:.3f}, {first['high']:.3f}]"
+    assert row[3] == f"{cka.value:.3f} [{cka.low:.3f}, {cka.high:.3f}]"
     examples = next(t for t in found.tables if "index in the task" in t[0])
     assert len(examples) == 25
     assert examples[2] == ["1", "101", "positive", "9", "a text number 1, quite ordinary"]
@@ -138,23 +149,22 @@ def test_each_table_can_be_taken_as_csv_at_full_precision(report):
             "training.csv", "claims.csv", "examples.csv", "config.csv"} <= set(links)  # fmt: skip
     text = base64.b64decode(links["distances.csv"].partition("base64,")[2]).decode()
     rows = list(csv.DictReader(io.StringIO(text)))
-    cka = report["results"]["distances"][0]["metrics"]["cka"]
-    assert float(rows[0]["cka"]) == cka["value"]
-    assert float(rows[0]["cka_low"]) == cka["low"]
+    cka = report.results.distances[0].metrics["cka"]
+    assert float(rows[0]["cka"]) == cka.value
+    assert float(rows[0]["cka_low"]) == cka.low
 
 
 def test_cells_sort_by_their_value_not_by_its_text(report):
     found = Page(page(report, PNG))
     values = [a["data-v"] for tag, a in found.tags if tag == "td"]
-    shares = [str(r["trace_share_full"]) for r in report["results"]["per_module"]]
+    shares = [str(module.trace_share_full) for module in report.results.per_module]
     assert set(shares) <= set(values)
     assert "" in values  # a missing number
 
 
-def test_what_was_not_measured_has_no_section(report, regression):
-    results = report["results"]
-    results["scaling_vectors"] = results["training"] = results["drift"] = []
-    found = Page(page(report, {}))
+def test_what_was_not_measured_has_no_section(classification, regression):
+    made = classification.changed(scaling_vectors=(), training=(), drift=())
+    found = Page(page(made.report, {}))
     sections = [a["id"] for tag, a in found.tags if tag == "details" and "id" in a]
     assert "training" not in sections
     assert "scaling" not in sections
@@ -162,9 +172,9 @@ def test_what_was_not_measured_has_no_section(report, regression):
     assert "second text" in Page(page(regression.report, {})).text
 
 
-def test_infinite_and_missing_numbers_are_dashes(report):
-    report["results"]["kernels"][0]["trace"] = float("nan")
-    html = page(report, PNG)
+def test_infinite_and_missing_numbers_are_dashes(classification):
+    kernels = first(classification.results.kernels, trace=float("nan"))
+    html = page(classification.changed(kernels=kernels).report, PNG)
     assert ">nan<" not in html
     assert ">inf<" not in html
 

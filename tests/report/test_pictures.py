@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ntk_propulsion.figures import style
-from ntk_propulsion.figures.before.heatmaps import example_order, kernel_heatmaps
-from ntk_propulsion.report.pictures import explorer, picture
+from ntk_propulsion.report.drawing import draw_experiment, labels_of
+from ntk_propulsion.report.page import KEY_FIGURE
+from ntk_propulsion.report.pictures import ShownExample, explorer, picture
 
 
 def content(address):
@@ -16,7 +17,7 @@ def content(address):
 
 
 def test_a_picture_has_the_figures_pixels_words_and_data(classification):
-    figure = kernel_heatmaps(classification.results, classification.kernels)
+    figure = draw_experiment(classification.experiment, classification.arrays)[KEY_FIGURE]
     png = style.render(figure)
     shown = picture("kernels", figure, png)
     drawn, embedded = (
@@ -37,19 +38,22 @@ def test_a_figure_without_data_has_no_link():
     assert picture("plain", figure, style.render(figure)).csv == ""
 
 
+def explored(made):
+    return explorer(made.results.examples, made.results.task)
+
+
 def test_examples_come_in_the_order_of_the_pixels_with_their_words(classification, regression):
-    shown = explorer(classification.results)
-    assert [e["row"] for e in shown["examples"]] == example_order(classification.results).tolist()
-    first = shown["examples"][1]
-    assert first == {"row": 2, "label": "negative", "texts": ["a text number 2, quite ordinary"]}
-    assert shown["classes"]
-    pairs = explorer(regression.results)
-    assert not pairs["classes"]
-    assert all(len(example["texts"]) == 2 for example in pairs["examples"])
+    shown = explored(classification)
+    assert [e.row for e in shown.examples] == labels_of(classification.results).order.tolist()
+    assert shown.examples[1] == ShownExample(2, "negative", ("a text number 2, quite ordinary",))
+    assert shown.classes
+    pairs = explored(regression)
+    assert not pairs.classes
+    assert all(len(example.texts) == 2 for example in pairs.examples)
 
 
 def test_the_colours_are_the_figures_with_zero_in_the_middle(classification):
-    colours = explorer(classification.results)["colours"]
+    colours = explored(classification).colours
     assert len(colours) % 2 == 1
     middle = int(colours[len(colours) // 2][1:], 16)
     assert all(middle >> shift & 255 > 0xF0 for shift in (0, 8, 16))

@@ -152,7 +152,7 @@ def test_drift_is_never_longer_than_the_way_that_its_velocities_go(widths, outpu
             with torch.no_grad():
                 for p in model.parameters():
                     p.add_(size * torch.randn_like(p))
-        point = measure.point(model, step, last)
+        point = measure.point(model if step else start, step, last)
         J = jacobian(model, vectors(3))
         if last is not None:
             passed = point.feature_velocity * (step - last.point.step)
@@ -169,6 +169,15 @@ def test_recording_changes_nothing_of_the_training_not_even_its_dropout():
     _, without = train_by_hand("full", dropout=False)
     assert expected != without  # there is dropout
     assert [loss for _, loss in record(at=[2]).losses] == expected
+
+
+def test_the_trained_model_and_its_log_are_handed_over():
+    handed = []
+    found = record("propulsion", on_trained=lambda tuned, log: handed.append((tuned, log)))
+    ((tuned, log),) = handed
+    assert list(enumerate(log.losses, start=1)) == found.losses
+    logits = tuned.model(**batch(tuned)).logits.detach().numpy()
+    assert logits == pytest.approx(found.points[-1].outputs, abs=1e-12)
 
 
 def test_the_model_given_and_torchs_random_numbers_come_back_as_they_were():

@@ -1,0 +1,22 @@
+"""python -m ntk_propulsion report: the page and the figures of a finished run, drawn anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ntk_propulsion.commands.options import LOOK
+
+
+@click.command(context_settings=LOOK)
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Draw page and figures of a finished run anew.
+
+    FOLDER holds what compare or audit wrote: report.json and the arrays beside it. Nothing is
+    measured again: report.json stays as it is, report.html and figures/ are replaced.
+    """
+    from ntk_propulsion.report import render_folder  # here: --help needs no torch
+
+    click.echo(render_folder(folder))

@@ -1,1 +1,0 @@
-"""Figures from dictionaries, until their callers hold kernels and dataclasses."""
