@@ -27,9 +27,8 @@ from analysis.fixtures.labels import classes, label
 from analysis.fixtures.subject import Subject, subject
 from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned
 from analysis.framework.study import Row, Work, seeds
-from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.outputs import resolve_outputs
+from ntk_propulsion.kernels.outputs import output_goals, resolve_outputs
 from ntk_propulsion.kernels.tunings import Propulsion, Tuning
 from ntk_propulsion.measurements import regime
 from ntk_propulsion.models.loaded import LoadedModel

@@ -25,9 +25,8 @@ from analysis.fixtures.perturb import apart, by_length, changed, scramble, typos
 from analysis.fixtures.subject import Parts, Subject, subject
 from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned, folder_of
 from analysis.framework.study import Row, Work, seeds
-from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.outputs import resolve_outputs
+from ntk_propulsion.kernels.outputs import output_goals, resolve_outputs
 from ntk_propulsion.kernels.tunings import Propulsion, RandomSubset, Tuning, resolve_tuning
 from ntk_propulsion.measurements.rows import measured
 from ntk_propulsion.models.loaded import LoadedModel

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.auditing.checkpoint import (
     AuditedKernels,
     AuditedRegime,
@@ -20,6 +19,7 @@ from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.subject import Subject
 from ntk_propulsion.kernels import Kernel, Options
 from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.kernels.tunings import Full, Propulsion
 from ntk_propulsion.measurements.distances import kernel_distances, kernel_drifts
 from ntk_propulsion.measurements.modules import module_comparisons

@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment.arrays import (
     ADAPTER,
@@ -46,6 +45,7 @@ from ntk_propulsion.kernels import (
     save_kernels,
 )
 from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.kernels.tunings import Full, Tuning
 from ntk_propulsion.models.heads import head_parameters
 from ntk_propulsion.models.loaded import LoadedModel

@@ -46,9 +46,7 @@ def resolve_outputs(outputs: OutputsLike) -> OutputFunction:
     return outputs
 
 
-def output_goals(
-    outputs: OutputsLike, targets: NDArray[np.float64]
-) -> NDArray[np.float64] | None:
+def output_goals(outputs: OutputsLike, targets: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Return what the outputs of N examples should become, (N, O); None if nothing is known.
 
     Args:
