@@ -26,7 +26,8 @@ from analysis.bounds.figure import ENERGIES, GAUSSIAN, OWN, PRETRAINED, PRINTED,
 from analysis.fixtures.subject import Subject, subject
 from analysis.framework import options
 from analysis.framework.options import Training
-from analysis.framework.study import Row, Work, seeds
+from analysis.framework.study import Work, seeds
+from analysis.framework.tables import Row
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.blocks import EmbeddingBlock, LayerUse, LinearBlock
 from ntk_propulsion.kernels.layers import visit_layers

@@ -26,7 +26,8 @@ from analysis.fewshot.figure import ALL
 from analysis.fixtures.labels import classes, label
 from analysis.fixtures.subject import Subject, subject
 from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned
-from analysis.framework.study import Row, Work, seeds
+from analysis.framework.study import Work, seeds
+from analysis.framework.tables import Row
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.outputs import output_goals, resolve_outputs
 from ntk_propulsion.kernels.tunings import Propulsion, Tuning

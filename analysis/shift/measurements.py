@@ -24,7 +24,8 @@ from analysis.fixtures.labels import classes, label
 from analysis.fixtures.perturb import apart, by_length, changed, scramble, typos, visible, words_of
 from analysis.fixtures.subject import Parts, Subject, subject
 from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned, folder_of
-from analysis.framework.study import Row, Work, seeds
+from analysis.framework.study import Work, seeds
+from analysis.framework.tables import Row
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.outputs import output_goals, resolve_outputs
 from ntk_propulsion.kernels.tunings import Propulsion, RandomSubset, Tuning, resolve_tuning
