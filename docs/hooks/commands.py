@@ -15,7 +15,6 @@ from mkdocs.structure.files import Files
 from pages import ROOT, add_copies, add_pages
 
 BENCHMARKS = ROOT / "benchmarks"
-SHIMS = {path.stem for path in (ROOT / "ntk_propulsion").glob("*.py")}  # run by a name of their own
 INTRODUCTION = """# Command lines
 
 Each command prints the same with `--help`. An option that takes several names takes them with
@@ -37,9 +36,7 @@ def commands() -> dict[str, click.Command]:
         sys.path.append(str(ROOT))
     package = importlib.import_module("ntk_propulsion.commands.main")
     found = {
-        f"python -m ntk_propulsion{'.' if name in SHIMS else ' '}{name}": getattr(
-            importlib.import_module(f"ntk_propulsion.commands.{name}"), name
-        )
+        _words(name): getattr(importlib.import_module(f"ntk_propulsion.commands.{name}"), name)
         for name in package.COMMANDS
     }
     studies = importlib.import_module("analysis.__main__")
@@ -48,6 +45,12 @@ def commands() -> dict[str, click.Command]:
         "python -m analysis": studies.everything,
         "python -m analysis.framework.claims": claims.claims,
     }
+
+
+def _words(name: str) -> str:
+    """Return what calls a command: its own module where it has one, else the group."""
+    own = (ROOT / "ntk_propulsion" / f"{name}.py").is_file()
+    return f"python -m ntk_propulsion{'.' if own else ' '}{name}"
 
 
 def study_help() -> dict[str, str]:
