@@ -11,9 +11,35 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ntk_propulsion"
 SHIMS = {"__main__.py", "audit.py", "compare.py", "convert.py"}
 LONGEST = 400
-TOO_LONG: dict[str, int] = {}
-"""Files that may be longer, with their lines today: none may grow."""
-WITHOUT_TEST: dict[str, str] = {}
+TOO_LONG = {"ntk_propulsion/kernels/engine/job.py": 412}
+"""Files that may be longer, with their lines: none may grow."""
+COLUMNS = "rows of a report, met in tests/measurements/test_rows.py"
+PAGES = "met on whole pages, in tests/report/test_page.py and test_writer.py"
+COURSES = "met in tests/trajectories/test_record.py and test_trajectory.py"
+WITHOUT_TEST = {
+    "auditing/checkpoint.py": "data; its few properties are met in tests/auditing/test_audit.py",
+    "experiment/arrays.py": "met in tests/report/test_reading.py",
+    "kernels/outputs/_kinds.py": "met by every output kind's test",
+    "kernels/tunings/_features.py": "met by every tuning's test",
+    "kernels/tunings/_peft.py": "met by the tests of lora, adalora and ia3",
+    "measurements/distances.py": COLUMNS,
+    "measurements/modules.py": COLUMNS,
+    "measurements/parts.py": COLUMNS,
+    "measurements/scaling.py": COLUMNS,
+    "measurements/summaries.py": COLUMNS,
+    "report/document.py": PAGES,
+    "report/folder.py": "met in tests/commands/test_report.py",
+    "report/sections.py": PAGES,
+    "report/settings.py": PAGES,
+    "report/sheets.py": PAGES,
+    "runs/progress.py": "does nothing: what overrides it has tests",
+    "training/saved.py": "met in tests/training/test_finetuning.py",
+    "trajectories/compare.py": COURSES,
+    "trajectories/files.py": COURSES,
+    "trajectories/measure.py": COURSES,
+    "trajectories/points.py": COURSES,
+    "words/before.py": "goes when nothing passes rows any more",
+}
 """Modules with behaviour and no test file of their name: why."""
 
 
@@ -30,7 +56,7 @@ def behaves(path: Path) -> bool:
     return any(isinstance(node, ast.FunctionDef) for node in ast.walk(ast.parse(path.read_text())))
 
 
-def test_of(path: Path) -> Path:
+def place_of_test(path: Path) -> Path:
     own = path.relative_to(PACKAGE)
     return ROOT / "tests" / own.parent / f"test_{own.stem.lstrip('_')}.py"
 
@@ -46,13 +72,13 @@ def test_nothing_is_loose_at_the_top_of_the_package() -> None:
 def test_a_module_with_behaviour_has_its_test(path: Path) -> None:
     name = name_of(path)
     needs = behaves(path) and name not in WITHOUT_TEST
-    assert test_of(path).is_file() or not needs, f"no {test_of(path).relative_to(ROOT)}"
+    assert place_of_test(path).is_file() or not needs, f"no {place_of_test(path).relative_to(ROOT)}"
 
 
 def test_what_is_excused_has_behaviour_and_no_test() -> None:
     for name in WITHOUT_TEST:
         assert behaves(PACKAGE / name)
-        assert not test_of(PACKAGE / name).exists()
+        assert not place_of_test(PACKAGE / name).exists()
 
 
 @pytest.mark.parametrize(
