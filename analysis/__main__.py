@@ -8,8 +8,9 @@ from pathlib import Path
 
 from analysis.framework.catalogue import STUDIES, study
 from analysis.framework.claims import write_claims
+from analysis.framework.command import FAILED_CHECK, home, show
 from analysis.framework.options import Settings
-from analysis.framework.study import FAILED_CHECK, execute, failed, home, show
+from analysis.framework.study import execute, failed
 from ntk_propulsion.commands.command_line import Output, run_command
 from ntk_propulsion.commands.options import command
 from ntk_propulsion.commands.place import Place

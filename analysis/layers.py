@@ -13,10 +13,12 @@ from torch import nn
 
 from analysis.fixtures import grid
 from analysis.fixtures.subject import Subject
+from analysis.framework.command import main
 from analysis.framework.options import Training
 from analysis.framework.rulebook import EQUIVALENT
 from analysis.framework.rules import Verdict, verdict, within
-from analysis.framework.study import Row, Study, Work, main
+from analysis.framework.study import Study, Work
+from analysis.framework.tables import Row
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion import PropulsionConfig

@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 
 from analysis.fixtures import grid
 from analysis.fixtures.subject import Subject
+from analysis.framework.command import main
 from analysis.framework.options import Training
 from analysis.framework.rules import Verdict, all_ahead, paired, verdict
-from analysis.framework.study import Check, Row, Study, Work, main
+from analysis.framework.study import Check, Study, Work
+from analysis.framework.tables import Row
 from ntk_propulsion.propulsion import PropulsionConfig
 from ntk_propulsion.propulsion.pooling import POOLINGS, shares
 from ntk_propulsion.runs.options import option

@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 
 from analysis.fixtures import grid
 from analysis.fixtures.subject import Subject
+from analysis.framework.command import main
 from analysis.framework.options import Training
 from analysis.framework.rules import Estimate, Verdict, all_ahead, verdict
-from analysis.framework.study import Row, Study, Work, main
+from analysis.framework.study import Study, Work
+from analysis.framework.tables import Row
 from ntk_propulsion.propulsion import PropulsionConfig
 from ntk_propulsion.runs.options import option
 

@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 
 from analysis.fixtures.grid import QUICK
 from analysis.fixtures.subject import Subject, subject
+from analysis.framework.command import main
 from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Estimate, Verdict, verdict, within
-from analysis.framework.study import Check, Row, Study, Work, main
+from analysis.framework.study import Check, Study, Work
+from analysis.framework.tables import Row
 from ntk_propulsion.figures import style
 from ntk_propulsion.kernels.linearization import model_outputs
 from ntk_propulsion.measurements import regime

@@ -26,10 +26,10 @@ from analysis.bounds.figure import ENERGIES, GAUSSIAN, OWN, PRETRAINED, PRINTED,
 from analysis.fixtures.subject import Subject, subject
 from analysis.framework import options
 from analysis.framework.options import Training
-from analysis.framework.study import Row, Work, seeds
+from analysis.framework.study import Work, seeds
+from analysis.framework.tables import Row
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.engine.binding import LayerUse
-from ntk_propulsion.kernels.engine.jacobian import EmbeddingBlock, LinearBlock
+from ntk_propulsion.kernels.blocks import EmbeddingBlock, LayerUse, LinearBlock
 from ntk_propulsion.kernels.layers import visit_layers
 from ntk_propulsion.kernels.redraws import mean_square
 from ntk_propulsion.models.roles import role_of

@@ -10,7 +10,8 @@ from analysis.bounds import figure as bounds_figure
 from analysis.bounds.figure import GAUSSIAN
 from analysis.bounds.measurements import Settings, measure
 from analysis.bounds.verdicts import about, check, judge
-from analysis.framework.study import Row, Study
+from analysis.framework.study import Study
+from analysis.framework.tables import Row
 
 
 def draw(rows: Sequence[Row], settings: Settings) -> Mapping[str, Figure]:

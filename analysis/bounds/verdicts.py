@@ -19,7 +19,8 @@ from analysis.bounds.measurements import (
 )
 from analysis.framework.options import Training
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Verdict, exceeds, verdict
-from analysis.framework.study import Check, Row
+from analysis.framework.study import Check
+from analysis.framework.tables import Row
 
 CLAIMS = (GAUSSIAN, PRETRAINED, PRINTED, OWN, TRAINED)
 EXAMPLE_PRINTED = 0.0086

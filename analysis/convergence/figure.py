@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from analysis.framework.tables import Row, where
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
-from ntk_propulsion.words import Row
 
 
 @style.styled
@@ -22,16 +22,16 @@ def curves(rows: Sequence[Row], about: str) -> Figure:
         rows: The study's table.
         about: What the numbers rest on.
     """
-    done = words.rows(rows, kind="evaluation")
+    done = where(rows, kind="evaluation")
     tasks, sizes = _names(done, "task"), _names(done, "size")
     looks = style.appearance(_names(done, "method"))
     figure = Figure(figsize=(max(10.5, 2.7 * len(sizes)), 1.9 + 2.6 * len(tasks)))
     axes = figure.subplots(len(tasks), len(sizes), sharex=True, sharey="row", squeeze=False)
     for line, task in zip(axes, tasks, strict=True):
         for ax, size in zip(line, sizes, strict=True):
-            _panel(ax, words.rows(rows, task=task, size=size), looks)
+            _panel(ax, where(rows, task=task, size=size), looks)
             ax.set_title(f"{style.plain(task)}, {size} examples")
-        line[0].set_ylabel(f"{words.rows(done, task=task)[0]['metric_name']} on test examples")
+        line[0].set_ylabel(f"{where(done, task=task)[0]['metric_name']} on test examples")
     for ax in axes[-1]:
         ax.set_xlabel("step")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -48,14 +48,14 @@ def curves(rows: Sequence[Row], about: str) -> Figure:
 
 def _panel(ax: Axes, rows: Sequence[Row], looks: dict[str, tuple[str, str]]) -> None:
     for method, (colour, marker) in looks.items():
-        own = words.rows(rows, kind="evaluation", method=method)
-        steps = [s for s in _names(own, "step") if _metrics(words.rows(own, step=s))]
-        found = [_metrics(words.rows(own, step=step)) for step in steps]
+        own = where(rows, kind="evaluation", method=method)
+        steps = [s for s in _names(own, "step") if _metrics(where(own, step=s))]
+        found = [_metrics(where(own, step=step)) for step in steps]
         label, mean = words.tuning(method), [np.mean(values) for values in found]
         ax.plot(steps, mean, color=colour, marker=marker, markersize=3.5, label=label)
         low, high = [min(v) for v in found], [max(v) for v in found]
         ax.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
-    levels = [r["level"] for r in words.rows(rows, kind="run") if r["level"] is not None]
+    levels = [r["level"] for r in where(rows, kind="run") if r["level"] is not None]
     if levels:
         ax.axhline(float(np.mean(levels)), color=style.GREY, linestyle=":", linewidth=1.2)
 
@@ -69,17 +69,17 @@ def by_size(rows: Sequence[Row], never: int, about: str) -> Figure:
         never: What runs count that do not reach their level.
         about: What the numbers rest on.
     """
-    done = words.rows(rows, kind="run")
+    done = where(rows, kind="run")
     tasks, sizes = _names(done, "task"), _names(done, "size")
-    at = [step for step in _names(words.rows(rows, kind="evaluation"), "step") if step]
+    at = [step for step in _names(where(rows, kind="evaluation"), "step") if step]
     looks = style.appearance(_names(done, "method"))
     figure = Figure(figsize=(10.5, 1.9 + 3 * len(tasks)))
     axes = figure.subplots(len(tasks), 2, sharex=True, squeeze=False)
     for (steps, metric), task in zip(axes, tasks, strict=True):
-        own = words.rows(done, task=task)
+        own = where(done, task=task)
         for place, (method, look) in enumerate(looks.items()):
             shift = 2 ** (0.12 * (place - (len(looks) - 1) / 2))  # side by side, not overlapping
-            of = words.rows(own, method=method)
+            of = where(own, method=method)
             _points(steps, of, "steps_to_level", shift, look)
             _points(metric, of, "final_metric", shift, look)
         steps.axhline(never, color=style.GREY, linestyle="--", linewidth=1, zorder=0)
@@ -130,7 +130,7 @@ def _points(
         )
     means = []
     for size in _names(found, "size"):
-        values = np.array([row[column] for row in words.rows(found, size=size)], dtype=float)
+        values = np.array([row[column] for row in where(found, size=size)], dtype=float)
         means.append((size, 2 ** np.log2(values).mean() if steps else values.mean()))
     places, line = [size * shift for size, _ in means], [mean for _, mean in means]
     label = words.tuning(rows[0]["method"])

@@ -25,8 +25,8 @@ from analysis.convergence.runs import EVALUATION, TRIAL, runs
 from analysis.fixtures.subject import Subject, subject
 from analysis.framework.options import MAX_LENGTH, PACKAGED, Tuned
 from analysis.framework.options import Settings as Shared
-from analysis.framework.study import Row, Work, seeds
-from ntk_propulsion import words
+from analysis.framework.study import Work, seeds
+from analysis.framework.tables import Row, where
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
 from ntk_propulsion.models.loaded import LoadedModel
@@ -130,7 +130,7 @@ def measure(settings: Settings, work: Work) -> list[Row]:
 
 def chosen(trials: Sequence[Row], task: str, method: str) -> float:
     """Return the learning rate that a method's sweep chose."""
-    (row,) = words.rows(trials, task=task, method=method, chosen=True)
+    (row,) = where(trials, task=task, method=method, chosen=True)
     return float(row["learning_rate"])
 
 

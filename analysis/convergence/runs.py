@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from analysis.framework.study import Row
+from analysis.framework.tables import Row, grouped
 
 SHARE = 0.9  # of the way to full fine-tuning's best, the rule's
 ROUNDING = 1e-9  # 0.86 lies nine tenths of the way from 0.5 to 0.9, in floats a little below
@@ -24,8 +23,8 @@ def runs(evaluations: Sequence[Row], never: int) -> list[Row]:
         never: What counts as the steps of a run that does not reach its level.
     """
     rows: list[Row] = []
-    for place, group in grouped(evaluations, PLACE).items():
-        of = grouped(group, ("method",))
+    for place, group in grouped(evaluations, *PLACE).items():
+        of = grouped(group, "method")
         level = _level(of["full",])
         for (method,), own in of.items():
             found = _metrics(own)
@@ -63,11 +62,3 @@ def _steps_to(own: Sequence[Row], level: float | None, never: int) -> Row:
     done = (row for row in own if row["metric"] is not None)
     first = next((row["step"] for row in done if row["metric"] >= level - ROUNDING), None)
     return {"steps_to_level": never if first is None else first, "reached": first is not None}
-
-
-def grouped(rows: Sequence[Row], keys: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
-    """Return rows by the values of keys, in order of appearance."""
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return found

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from analysis.convergence import figure as convergence_figure
 from analysis.convergence.measurements import Settings, measure
 from analysis.convergence.verdicts import about, check, judge
-from analysis.framework.study import Row, Study
+from analysis.framework.study import Study
+from analysis.framework.tables import Row
 
 
 def draw_figures(rows: Sequence[Row], settings: Settings) -> Mapping[str, Figure]:

@@ -9,7 +9,8 @@ import numpy as np
 from analysis.convergence.measurements import Settings
 from analysis.convergence.runs import EVALUATION, PLACE, RUN, TRIAL, grouped
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Estimate, Verdict, paired, verdict
-from analysis.framework.study import Check, Row
+from analysis.framework.study import Check
+from analysis.framework.tables import Row, where
 from ntk_propulsion import words
 
 OTHERS = ("lora", "adalora")
@@ -22,10 +23,10 @@ def ratios(rows: Sequence[Row]) -> dict[str, Estimate]:
     """
     counted = [row for row in rows if row["kind"] == RUN and row["steps_to_level"] is not None]
     found: dict[str, list[float]] = {other: [] for other in OTHERS}
-    for group in grouped(counted, ("seed",)).values():
+    for group in grouped(counted, "seed").values():
         steps = {
             method: np.array([row["steps_to_level"] for row in own], dtype=float)
-            for (method,), own in grouped(group, ("method",)).items()
+            for (method,), own in grouped(group, "method").items()
         }
         for other, values in found.items():
             values.append(float(np.log2(steps[other] / steps["propulsion"]).mean()))
@@ -52,9 +53,9 @@ def _reached(rows: Sequence[Row]) -> str:
     """Say how many runs reached their level, by method, and how many places had none."""
     done = [row for row in rows if row["kind"] == RUN]
     counted = [row for row in done if row["level"] is not None]
-    by_method = grouped(counted, ("method",)).items()
+    by_method = grouped(counted, "method").items()
     told = (f"{words.tuning(m)} {sum(r['reached'] for r in own)}" for (m,), own in by_method)
-    places, left = len(grouped(counted, PLACE)), len(grouped(done, PLACE))
+    places, left = len(grouped(counted, *PLACE)), len(grouped(done, *PLACE))
     text = f"reached in {places} places: {', '.join(told) or 'none'}"
     lost = left - places
     return f"{text}; left out, as full fine-tuning improved nothing: {lost}" if lost else text
@@ -65,7 +66,7 @@ def _rates(rows: Sequence[Row]) -> str:
     told = (
         f"{row['task']}, {words.tuning(row['method'])} {row['learning_rate']:g}"
         f"{' (edge of the sweep)' if row['at_edge'] else ''}"
-        for row in words.rows(rows, kind=TRIAL, chosen=True)
+        for row in where(rows, kind=TRIAL, chosen=True)
     )
     return f"learning rates: {'; '.join(told)}"
 
@@ -85,9 +86,9 @@ def about(settings: Settings) -> str:
 
 def check(rows: Sequence[Row], settings: Settings) -> list[Check]:
     """Check that all methods start alike, and that each had as many learning rates to try."""
-    starts = grouped([r for r in rows if r["kind"] == EVALUATION and not r["step"]], PLACE)
+    starts = grouped([r for r in rows if r["kind"] == EVALUATION and not r["step"]], *PLACE)
     apart = [place for place, own in starts.items() if len({r["metric"] for r in own}) > 1]
-    tried = grouped([r for r in rows if r["kind"] == TRIAL], ("task", "method"))
+    tried = grouped([r for r in rows if r["kind"] == TRIAL], "task", "method")
     counts = {len(own) for own in tried.values()}
     return [
         Check(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
 

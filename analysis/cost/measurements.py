@@ -26,7 +26,8 @@ from analysis.framework.meters import (
     apart,
     energy_counters,
 )
-from analysis.framework.study import Row, Work, seeds
+from analysis.framework.study import Work, seeds
+from analysis.framework.tables import Row
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.runs.environment import environment
 

@@ -12,7 +12,7 @@ from analysis.fixtures.trainee import batch_of
 from analysis.framework.meters import (
     ProcessMemory,
 )
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 from ntk_propulsion.models.loaded import Head
 from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.tasks import Task

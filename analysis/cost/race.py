@@ -10,7 +10,7 @@ import torch
 from analysis.cost.settings import Settings
 from analysis.fixtures.subject import subject
 from analysis.fixtures.trainee import Trainee, batch_of
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.tasks import Example
 

@@ -11,7 +11,8 @@ from analysis.cost import figure as cost_figure
 from analysis.cost.measurements import measure
 from analysis.cost.settings import Settings
 from analysis.cost.verdicts import about, check, judge
-from analysis.framework.study import Row, Study
+from analysis.framework.study import Study
+from analysis.framework.tables import Row
 
 
 def draw(rows: Sequence[Row], settings: Settings) -> Mapping[str, Figure]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import stats
 
 from analysis.cost.settings import Settings
 from analysis.framework.rules import Estimate
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 
 RESAMPLES = 10000
 FEWEST = 6  # rounds: the range of n values covers the median with probability 1 - 2**(1 - n)
@@ -69,17 +70,17 @@ def by_round(rows: Sequence[Row], kind: str, method: str, quantity: str) -> dict
     }
 
 
-Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Statistic = Callable[..., np.ndarray]
 
 
-def ratio_of_medians(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the ratio of medians over the last axis."""
-    return np.median(one, axis=-1) / np.median(other, axis=-1)
+def ratio_of_medians(one: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the ratio of medians over an axis."""
+    return np.asarray(np.median(one, axis=axis) / np.median(other, axis=axis))
 
 
-def median_of_ratios(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the median over the last axis of ratios, round by round."""
-    return np.median(one / other, axis=-1)
+def median_of_ratios(one: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the median over an axis of ratios, round by round."""
+    return np.asarray(np.median(one / other, axis=axis))
 
 
 def compared(
@@ -98,6 +99,13 @@ def compared(
     value = float(statistic(a, b))
     if len(shared) < FEWEST:
         return Estimate(value, -np.inf, np.inf)
-    picks = np.random.default_rng(0).integers(len(shared), size=(RESAMPLES, len(shared)))
-    low, high = np.percentile(statistic(a[picks], b[picks]), [2.5, 97.5])
-    return Estimate(value, float(low), float(high))
+    drawn = stats.bootstrap(
+        (a, b),
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(value, float(drawn.low), float(drawn.high))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from analysis.cost.settings import RATES, Settings
 from analysis.cost.summary import compared, median_of_ratios, ratio_of_medians
 from analysis.framework.rules import Estimate, Verdict, verdict, within
-from analysis.framework.study import Check, Row
+from analysis.framework.study import Check
+from analysis.framework.tables import Row
 from ntk_propulsion import words
 
 PAPERS = 17.2 / 26.0  # gigabytes, Fig. 4

@@ -3,7 +3,7 @@
 import sys
 
 from analysis.degree.study import STUDY
-from analysis.framework.study import main
+from analysis.framework.command import main
 
 if __name__ == "__main__":
     sys.exit(main(STUDY))

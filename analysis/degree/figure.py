@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.degree.measurements import APART, FIXED, MATCHED, WINDOW, Settings
 from analysis.fixtures import grid
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 from ntk_propulsion.figures import style
 
 

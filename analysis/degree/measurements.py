@@ -24,7 +24,8 @@ from torch import nn
 from analysis.fixtures import grid
 from analysis.fixtures.subject import Subject, subject
 from analysis.framework.options import Training
-from analysis.framework.study import Row, Work, seeds
+from analysis.framework.study import Work, seeds
+from analysis.framework.tables import Row
 from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.propulsion import PropulsionConfig, scalings, wrap

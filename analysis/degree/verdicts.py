@@ -12,7 +12,8 @@ from analysis.degree.measurements import FIXED, MATCHED, Settings
 from analysis.fixtures import grid
 from analysis.framework.rulebook import SIGNIFICANCE
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Verdict, effect, verdict
-from analysis.framework.study import Check, Row
+from analysis.framework.study import Check
+from analysis.framework.tables import Row
 
 ROUNDING = 1e-4  # of float32 kernels
 

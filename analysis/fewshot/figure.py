@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from analysis.framework.rules import Estimate, paired
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
 from ntk_propulsion.measurements import regime

@@ -10,7 +10,8 @@ from analysis.fewshot import figure as fewshot_figure
 from analysis.fewshot.measurements import Settings, measure
 from analysis.fewshot.verdicts import about, check, judge
 from analysis.framework.rulebook import RESOLVED
-from analysis.framework.study import Row, Study
+from analysis.framework.study import Study
+from analysis.framework.tables import Row
 
 
 def draw_figures(rows: Sequence[Row], settings: Settings) -> Mapping[str, Figure]:

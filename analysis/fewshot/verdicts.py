@@ -9,7 +9,8 @@ from analysis.fewshot.figure import ALL, FEATURES, Place, by_place, cell_estimat
 from analysis.fewshot.measurements import HUGE, Settings
 from analysis.framework.rulebook import RESOLVED
 from analysis.framework.rules import Estimate, Verdict, verdict, within, worst
-from analysis.framework.study import Check, Row
+from analysis.framework.study import Check
+from analysis.framework.tables import Row
 from ntk_propulsion.measurements import regime
 
 SAME = 1e-3  # two ways to one kernel in float32, relative

@@ -14,13 +14,14 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # libraries' bars are off anyway
@@ -28,39 +29,13 @@ warnings.filterwarnings("ignore", message="IProgress not found")  # libraries' b
 from analysis.framework.catalogue import study as study_named
 from analysis.framework.claims import RESULTS
 from analysis.framework.options import Settings
-from analysis.framework.study import FINAL, Row, Study, described, execute, failed, load_rows
+from analysis.framework.study import FINAL, Study, described, execute, failed
+from analysis.framework.tables import Row, load_rows, table_of
 from ntk_propulsion.figures import style
 from ntk_propulsion.runs.progress import Progress
-from ntk_propulsion.words import MISSING, number
 
 RUNS = Path(__file__).parents[2] / "runs" / "notebooks"
 KEPT = "kept full result"
-DIGITS = 4
-_CELL = 'style="text-align:left;vertical-align:top;white-space:normal"'
-
-
-class Table(list[Row]):
-    """Rows that a notebook shows as a table: a column for every key, in order of appearance."""
-
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        super().__init__(dict(row) for row in rows)
-
-    def _repr_html_(self) -> str:
-        columns = list(dict.fromkeys(key for row in self for key in row))
-        head = "".join(f"<th {_CELL}>{escape(column.replace('_', ' '))}</th>" for column in columns)
-        body = "".join(
-            f"<tr>{''.join(f'<td {_CELL}>{_shown(row.get(key))}</td>' for key in columns)}</tr>"
-            for row in self
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return MISSING
-    if isinstance(value, float):
-        return number(value, DIGITS)
-    return escape(str(value))
 
 
 class Figures(dict[str, Figure]):
@@ -102,20 +77,26 @@ class Outcome:
         return self.study.settings_of(self.report.get("settings", {}))
 
     @property
-    def verdicts(self) -> Table:
+    def verdicts(self) -> pd.DataFrame:
         """The verdicts, as a table."""
-        columns = ("id", "verdict", "statement", "measured", "about")
-        found = self.report.get("verdicts", ())
-        return Table({column: verdict[column] for column in columns} for verdict in found)
+        columns = ["verdict", "statement", "measured", "about"]
+        return pd.DataFrame(self.report.get("verdicts", ()), columns=["id", *columns]).set_index(
+            "id"
+        )
 
     @cached_property
-    def rows(self) -> Table:
-        """The table of measurements; arrays (for heat maps) have rows of their own."""
-        return Table(load_rows(self.folder) if self.report else ())
+    def rows(self) -> list[Row]:
+        """The measurements; arrays (for heat maps) have rows of their own."""
+        return load_rows(self.folder) if self.report else []
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The measurements, as a table."""
+        return table_of(self.rows)
 
     @cached_property
     def figures(self) -> Figures:
-        """The figures, drawn from the rows."""
+        """The figures, drawn from the measurements."""
         return Figures(self.study.draw(self.rows, self.settings) if self.report else {})
 
     def _repr_html_(self) -> str:
@@ -130,7 +111,7 @@ class Outcome:
         how = f"<code>{escape(self.report['command'])}</code>"
         if checks := len(self.report["checks"]):
             how += f"; {checks - len(failed(self.report))} of {checks} exact checks passed"
-        return f"<p>{title}<br>{how}</p>{wrong}{self.verdicts._repr_html_()}"
+        return f"<p>{title}<br>{how}</p>{wrong}{self.verdicts.to_html()}"
 
 
 def study(

@@ -7,6 +7,7 @@ cannot decide is "not testable here", never a pass.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,9 +89,8 @@ def paired(differences: Sequence[float], comparisons: int = 1) -> Estimate:
     mean = float(values.mean())
     if len(values) < 2:
         return Estimate(mean, -math.inf, math.inf)
-    tail = SIGNIFICANCE / (2 * comparisons)
-    reach = float(stats.t.ppf(1 - tail, len(values) - 1)) * values.std(ddof=1) / len(values) ** 0.5
-    return Estimate(mean, mean - reach, mean + reach)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(1 - SIGNIFICANCE / comparisons)
+    return Estimate(mean, float(low), float(high))
 
 
 def log_slope(by_seed: Mapping[int, Mapping[int, float]]) -> Estimate:
@@ -156,7 +156,8 @@ def exceeds(failures: int, trials: int, bound: float, cells: int) -> bool:
     """
     if bound >= 1:
         return False
-    return float(stats.binom.sf(failures - 1, trials, bound)) < SIGNIFICANCE / (2 * cells)
+    interval = stats.binomtest(failures, trials).proportion_ci(1 - SIGNIFICANCE / cells, "exact")
+    return bool(interval.low > bound)
 
 
 def rank_correlation(
@@ -170,14 +171,24 @@ def rank_correlation(
     a, b = (np.round(v / np.abs(v).max(), 4) for v in (np.array(x), np.array(y)))
     if len(a) < 4 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return Estimate(math.nan, math.nan, math.nan)
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(resamples):
-        pick = rng.integers(len(a), size=len(a))
-        if np.ptp(a[pick]) > 0 and np.ptp(b[pick]) > 0:
-            drawn.append(stats.spearmanr(a[pick], b[pick]).statistic)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Estimate(float(stats.spearmanr(a, b).statistic), float(low), float(high))
+
+    def correlation(x: np.ndarray, y: np.ndarray) -> float:
+        constant = np.ptp(x) == 0 or np.ptp(y) == 0  # as some resamples are
+        return math.nan if constant else float(stats.spearmanr(x, y).statistic)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # those resamples are left out
+        drawn = stats.bootstrap(
+            (a, b),
+            correlation,
+            paired=True,
+            vectorized=False,
+            n_resamples=resamples,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    low, high = np.nanpercentile(drawn.bootstrap_distribution, [2.5, 97.5])
+    return Estimate(correlation(a, b), float(low), float(high))
 
 
 def predicts(correlation: Estimate) -> str:

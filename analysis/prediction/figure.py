@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.framework.rules import Estimate
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 from analysis.speed.figure import Looks, looks_of
 from ntk_propulsion import words
 from ntk_propulsion.figures import style

@@ -27,7 +27,8 @@ from analysis.framework.rules import (
     Estimate,
     log_slope,
 )
-from analysis.framework.study import Row, Work, seeds
+from analysis.framework.study import Work, seeds
+from analysis.framework.tables import Row
 from analysis.prediction.signs import ONE_BY_ONE, predicted_and_done
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels import Kernel

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from analysis.fixtures.descents import SHARE, Start, compared
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.kernels.batch import Batch, take
 from ntk_propulsion.theory.convergence import stable_rate

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from analysis.framework.study import Row, Study
+from analysis.framework.study import Study
+from analysis.framework.tables import Row
 from analysis.prediction import figure as prediction_figure
 from analysis.prediction.measurements import Settings, measure, slopes
 from analysis.prediction.verdicts import about, about_networks, check, judge

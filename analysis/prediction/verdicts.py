@@ -18,7 +18,8 @@ from analysis.framework.rules import (
     within,
     worst,
 )
-from analysis.framework.study import Check, Row
+from analysis.framework.study import Check
+from analysis.framework.tables import Row
 from analysis.prediction.measurements import LINEAR, LOSSES, OUTPUTS, TEST, Settings, slopes
 from ntk_propulsion.measurements import regime
 

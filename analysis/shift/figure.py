@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.fixtures.drops import Predictor, estimates, leading, trained
-from analysis.framework.study import Row
+from analysis.framework.tables import Row, where
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
 
@@ -100,8 +100,7 @@ def _distances(
     ax: Axes, rows: Sequence[Row], places: Sequence[Place], looks: Mapping[str, Look]
 ) -> None:
     for shift, (tuning, look) in zip(_spread(len(looks)), looks.items(), strict=True):
-        where = {"quantity": "best_scale_error", "tuning": tuning, "part": "without_head"}
-        found = words.rows(rows, **where)
+        found = where(rows, quantity="best_scale_error", tuning=tuning, part="without_head")
         of = sorted({row["seed"] for row in found})
         nudge = dict(zip(of, _spread(len(of), 0.16), strict=True))
         lines = [

@@ -24,9 +24,10 @@ from analysis.fixtures.labels import classes, label
 from analysis.fixtures.perturb import apart, by_length, changed, scramble, typos, visible, words_of
 from analysis.fixtures.subject import Parts, Subject, subject
 from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned, folder_of
-from analysis.framework.study import Row, Work, seeds
+from analysis.framework.study import Work, seeds
+from analysis.framework.tables import Row
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.outputs import resolve_outputs
+from ntk_propulsion.kernels.outputs import output_goals, resolve_outputs
 from ntk_propulsion.kernels.tunings import Propulsion, RandomSubset, Tuning, resolve_tuning
 from ntk_propulsion.measurements.rows import measured
 from ntk_propulsion.models.loaded import LoadedModel
@@ -144,7 +145,7 @@ class _Source:
 
     @cached_property
     def goal(self) -> np.ndarray:
-        found = self.task.targets(self.fitted, self.settings.outputs)
+        found = output_goals(self.settings.outputs, self.task.targets(self.fitted))
         assert found is not None  # only sums of classes have none
         return found
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from analysis.framework.rulebook import RESOLVED
-from analysis.framework.study import Row, Study
+from analysis.framework.study import Study
+from analysis.framework.tables import Row
 from analysis.shift import figure as shift_figure
 from analysis.shift.measurements import Settings, measure
 from analysis.shift.verdicts import about, check, judge

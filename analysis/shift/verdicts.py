@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from analysis.fixtures.drops import estimates, leading, trained
 from analysis.framework.rulebook import RESOLVED
 from analysis.framework.rules import Estimate, Verdict, verdict, within
-from analysis.framework.study import Check, Row
+from analysis.framework.study import Check
+from analysis.framework.tables import Row
 from analysis.shift.measurements import FOLDS, VARIANTS, Settings
 
 

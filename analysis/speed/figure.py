@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
 

@@ -18,7 +18,8 @@ import numpy as np
 from analysis.fixtures.descents import SHARE, Start, start_of
 from analysis.fixtures.subject import Subject, subject
 from analysis.framework.options import MAX_LENGTH, Training
-from analysis.framework.study import Row, Work, seeds
+from analysis.framework.study import Work, seeds
+from analysis.framework.tables import Row
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.options import option
 from ntk_propulsion.theory.convergence import LossCurve

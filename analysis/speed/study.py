@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from analysis.framework.study import Row, Study
+from analysis.framework.study import Study
+from analysis.framework.tables import Row
 from analysis.speed import figure as speed_figure
 from analysis.speed.measurements import LINEAR, Settings, measure
 from analysis.speed.verdicts import OCTAVES, about, check, judge

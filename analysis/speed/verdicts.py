@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from analysis.framework.rules import HOLDS, NOT_TESTABLE, Estimate, Verdict, paired, verdict, within
-from analysis.framework.study import Check, Row
+from analysis.framework.study import Check
+from analysis.framework.tables import Row
 from analysis.speed.measurements import LINEAR, MATCHED, STEPS, Settings
 
 OCTAVES = 0.5  # by which measured steps may differ from predicted ones: the rule's

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.framework.options import Tuned
+from analysis.framework.tables import Row
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
 from ntk_propulsion.theory.error_budget import STEPS
 
-Row = dict[str, Any]
 SUBSET = "random_subset"
 
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from analysis.fixtures.subject import Parts, Subject, subject
 from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned
-from analysis.framework.study import Row, Work
+from analysis.framework.study import Work
+from analysis.framework.tables import Row
 from analysis.theorem.set_ups import set_ups
 from analysis.theorem.subsets import nearer
 from ntk_propulsion.errors import InputError

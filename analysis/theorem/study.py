@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from analysis.fixtures.grid import QUICK
-from analysis.framework.study import Row, Study
+from analysis.framework.study import Study
+from analysis.framework.tables import Row
 from analysis.theorem import figures as theorem_figures
 from analysis.theorem.measurements import Settings, measure
 from analysis.theorem.verdicts import check, judge

@@ -16,7 +16,8 @@ from analysis.framework.rules import (
     verdict,
     worst,
 )
-from analysis.framework.study import Check, Row
+from analysis.framework.study import Check
+from analysis.framework.tables import Row
 from analysis.theorem.measurements import Settings
 from analysis.theorem.set_ups import ADDITIVE
 from ntk_propulsion.theory.error_budget import STEPS

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 from ntk_propulsion.figures import style
 from ntk_propulsion.propulsion import NEAR_ONE, TOTAL
 

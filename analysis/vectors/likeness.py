@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 from ntk_propulsion.models.roles import role_of
 
 RESAMPLES = 2000

@@ -24,7 +24,8 @@ from torch import Tensor
 from analysis import regime
 from analysis.fixtures.subject import Subject, subject
 from analysis.framework.options import MAX_LENGTH, PACKAGED
-from analysis.framework.study import Row, Work, seeds
+from analysis.framework.study import Work, seeds
+from analysis.framework.tables import Row
 from analysis.vectors.likeness import likeness, place_of
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.propulsion import (

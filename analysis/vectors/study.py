@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from analysis.framework.study import Row, Study
+from analysis.framework.study import Study
+from analysis.framework.tables import Row
 from analysis.vectors import figure as vectors_figure
 from analysis.vectors.measurements import Settings, measure
 from analysis.vectors.verdicts import about, check, judge

@@ -8,7 +8,8 @@ import numpy as np
 
 from analysis import regime
 from analysis.framework.rules import Verdict
-from analysis.framework.study import Check, Row
+from analysis.framework.study import Check
+from analysis.framework.tables import Row
 from analysis.vectors.measurements import Settings
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from analysis.framework.study import main
+from analysis.framework.command import main
 from analysis.width.study import STUDY
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis.framework.rules import log_slope
-from analysis.framework.study import Row
+from analysis.framework.tables import Row, table_of, where
 
 NETWORKS = ("mlp", "bert")
 ALL, REST, SPANNED = "all parameters", "without head", "scaled modules alone"
@@ -26,18 +26,15 @@ def curves(rows: Sequence[Row], distance: str) -> Curves:
 
     Of several modules in a group it is the geometric mean.
     """
-    logs: dict[Key, dict[int, dict[int, list[float]]]] = {}
-    for row in (row for row in rows if row["kind"] == DISTANCE):
-        key = row["network"], row["tuning"], row["group"]
-        by_width = logs.setdefault(key, {}).setdefault(row["seed"], {})
-        by_width.setdefault(row["width"], []).append(np.log(row[distance]))
-    return {
-        key: {
-            seed: {width: float(np.exp(np.mean(found))) for width, found in by_width.items()}
-            for seed, by_width in by_seed.items()
-        }
-        for key, by_seed in logs.items()
-    }
+    table = table_of(where(rows, kind=DISTANCE))
+    keys = ["network", "tuning", "group", "seed", "width"]
+    found: Curves = {}
+    if table.empty:
+        return found
+    logs = np.log(table[distance]).groupby([table[key] for key in keys], sort=False)
+    for (network, tuning, group, seed, width), value in np.exp(logs.mean()).items():
+        found.setdefault((network, tuning, group), {}).setdefault(seed, {})[width] = value
+    return found
 
 
 def slopes(rows: Sequence[Row]) -> list[Row]:

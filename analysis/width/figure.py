@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 from analysis.width.curves import (
     ALL,
     DISTANCE,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.fixtures.networks import Network
-from analysis.framework.study import Row
+from analysis.framework.tables import Row
 from analysis.width.curves import IDENTITY, PROPULSION
 from ntk_propulsion.kernels import Kernels
 from ntk_propulsion.kernels.batch import arguments, take

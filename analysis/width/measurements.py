@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from analysis.fixtures.networks import ACTIVATIONS, bert, mlp
 from analysis.framework import options
-from analysis.framework.study import Row, Work, seeds
+from analysis.framework.study import Work, seeds
+from analysis.framework.tables import Row
 from analysis.width.curves import (
     ALL,
     DISTANCE,

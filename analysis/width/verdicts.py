@@ -13,7 +13,8 @@ from analysis.framework.rules import (
     paired,
     verdict,
 )
-from analysis.framework.study import Check, Row
+from analysis.framework.study import Check
+from analysis.framework.tables import Row
 from analysis.width.curves import ALL, IDENTITY, NETWORKS, PROPULSION, WHOLE, curves
 from analysis.width.measurements import Settings
 from ntk_propulsion.report.answer import CLOSE

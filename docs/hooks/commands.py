@@ -36,9 +36,7 @@ def commands() -> dict[str, click.Command]:
         sys.path.append(str(ROOT))
     package = importlib.import_module("ntk_propulsion.commands.main")
     found = {
-        f"python -m ntk_propulsion.{name}": getattr(
-            importlib.import_module(f"ntk_propulsion.{name}"), name
-        )
+        _words(name): getattr(importlib.import_module(f"ntk_propulsion.commands.{name}"), name)
         for name in package.COMMANDS
     }
     studies = importlib.import_module("analysis.__main__")
@@ -49,9 +47,15 @@ def commands() -> dict[str, click.Command]:
     }
 
 
+def _words(name: str) -> str:
+    """Return what calls a command: its own module where it has one, else the group."""
+    own = (ROOT / "ntk_propulsion" / f"{name}.py").is_file()
+    return f"python -m ntk_propulsion{'.' if own else ' '}{name}"
+
+
 def study_help() -> dict[str, str]:
     """Return what ``--help`` prints for each study."""
-    study = importlib.import_module("analysis.framework.study")
+    study = importlib.import_module("analysis.framework.command")
     package = importlib.import_module("analysis.__main__")
     printed = {}
     for name in package.STUDIES:

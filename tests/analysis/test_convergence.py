@@ -11,7 +11,8 @@ from analysis.convergence import measurements, runs, verdicts
 from analysis.convergence.measurements import METHODS, Settings
 from analysis.convergence.study import STUDY
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.framework.study import execute, failed, load_rows
+from analysis.framework.study import execute, failed
+from analysis.framework.tables import load_rows
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.training.finetuning import TrainingDiverged, finetune

@@ -21,7 +21,8 @@ from analysis.fewshot.measurements import Settings
 from analysis.fewshot.study import STUDY
 from analysis.fixtures.subject import Subject
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.framework.study import execute, failed, load_rows
+from analysis.framework.study import execute, failed
+from analysis.framework.tables import load_rows
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.reference import reference_jacobian
 from ntk_propulsion.models.tokens import encode

@@ -11,7 +11,8 @@ import torch
 
 from analysis.fixtures.descents import Start, compared
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.framework.study import execute, failed, load_rows
+from analysis.framework.study import execute, failed
+from analysis.framework.tables import load_rows
 from analysis.prediction import figure as prediction_figure
 from analysis.prediction import measurements, verdicts
 from analysis.prediction.measurements import network

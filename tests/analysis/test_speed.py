@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from analysis.fixtures.descents import Start, start_of
 from analysis.fixtures.subject import subject
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
-from analysis.framework.study import execute, failed, load_rows
+from analysis.framework.study import execute, failed
+from analysis.framework.tables import load_rows
 from analysis.speed import verdicts
 from analysis.speed.measurements import CAPPED, DIVERGED, crossing, descended, predicted_steps
 from analysis.speed.study import STUDY

@@ -88,7 +88,7 @@ def refused(capfd, out, *more, **changes):
         ({"propulsion_learning_rate": "nan"}, "--propulsion-learning-rate nan"),
         ({"probe_examples": 1}, "--probe-examples 1"),
         ({"test_examples": 0}, "--test-examples 0"),
-        ({"seed": -1}, "--seed -1"),
+        ({"seed": -1}, "seed -1: give a whole number"),
         ({"memory": "plenty"}, "plenty"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not there"),
         ({"device": "gpu"}, "unknown device 'gpu'"),

@@ -10,8 +10,8 @@ import pytest
 
 from analysis.__main__ import everything
 from analysis.framework.claims import claims
+from analysis.framework.command import main as run_study
 from analysis.framework.options import Settings
-from analysis.framework.study import main as run_study
 from ntk_propulsion.commands.audit import audit
 from ntk_propulsion.commands.command_line import run_command
 from ntk_propulsion.commands.compare import compare

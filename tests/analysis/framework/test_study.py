@@ -7,9 +7,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis.framework import study
+from analysis.framework.command import main
 from analysis.framework.options import Settings, Training, option
 from analysis.framework.rules import HOLDS, verdict
-from analysis.framework.study import Check, Study, main
+from analysis.framework.study import Check, Study
 from ntk_propulsion.errors import InputError
 
 
@@ -108,16 +109,6 @@ def test_a_finished_study_can_be_judged_and_drawn_anew_without_measuring(tmp_pat
         k: v for k, v in after.items() if k != "checks"
     }
     assert main(made(), ["--out", str(tmp_path / "b"), "--redraw"]) == 2
-
-
-def test_a_table_comes_back_with_its_types(tmp_path):
-    rows = [{"text": "1", "n": 3, "x": 0.1}, {"text": "a, b", "n": 4, "x": None, "is": True}]
-    (tmp_path / "table.csv").write_text(study.table_csv(rows))
-    found = study.load_rows(tmp_path)
-    assert found == [{**rows[0], "is": None}, rows[1]]
-    (tmp_path / "table.csv").write_text('"x"\n0.1.2\n')
-    with pytest.raises(InputError, match="damaged"):
-        study.load_rows(tmp_path)
 
 
 def test_a_finished_study_is_neither_lost_nor_done_twice(tmp_path, capsys):
