@@ -24,29 +24,8 @@ from ntk_propulsion.experiment.results import (
     SweepResult,
 )
 from ntk_propulsion.experiment.settings import Settings
-<<<<<<< HEAD
 from ntk_propulsion.experiment.steps import HEAD, Score, Steps, Tuned
 from ntk_propulsion.kernels import Kernels, load_kernels
-=======
-from ntk_propulsion.kernels import (
-    Kernel,
-    Kernels,
-    Options,
-    data_fingerprint,
-    load_kernels,
-    model_fingerprint,
-    save_kernels,
-)
-from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.outputs import output_goals
-from ntk_propulsion.kernels.tunings import Full, Tuning
-from ntk_propulsion.models.heads import head_parameters
-from ntk_propulsion.models.loaded import LoadedModel
-from ntk_propulsion.models.probe import ProbeReport, fit_probe
-from ntk_propulsion.models.scoring import evaluate
-from ntk_propulsion.models.tokens import encode
-from ntk_propulsion.propulsion import PropulsionConfig, merge, save_adapter, wrap
->>>>>>> main
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.runs.folder import Run
@@ -132,100 +111,6 @@ class _Experiment:
             training=(*measured.training, tuned.training),
             sweeps=(*measured.sweeps, swept),
         )
-<<<<<<< HEAD
-=======
-        save_kernels(kernels, self.run.path("theta0.safetensors"))
-        return {
-            "plan": str(kernels.plan),
-            "certificate": max(kernels.errors.values()),
-            "exact_fallback": kernels.exact_fallback,
-            "metric": self._metric("before training", self.loaded),
-        }
-
-    def _swept(self) -> list[str]:
-        """Return what needs a learning rate: both fine-tunings and every recorded method."""
-        both = BOTH if self.settings.steps else ()
-        return list(dict.fromkeys((*both, *self.materials.recorded)))
-
-    def _sweep(self, method: str) -> dict[str, Any]:
-        """Choose a method's learning rate, unless it is given, or just one is to be tried."""
-        settings = self.settings
-        tuning = self.materials.recorded.get(method) or self._tuning(method)
-        rate = settings.given_rate(method)
-        if rate is not None or settings.sweep == 1:
-            chosen = candidate_rates(tuning, 1)[0] if rate is None else rate
-            return {"method": method, "chosen": chosen, "given": rate is not None, "trials": []}
-        rates = candidate_rates(tuning, settings.sweep)
-        self.progress.begin(f"learning rates: {method}", len(rates))
-        found = sweep_learning_rates(
-            self.loaded,
-            self.materials.task,
-            self.materials.train,
-            self.materials.validation,
-            tuning,
-            rates,
-            steps=min(settings.sweep_steps, settings.steps),
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            on_trial=self.progress.advance,
-        )
-        return {
-            "method": method,
-            "chosen": found.chosen,
-            "given": False,
-            "at_edge": found.at_edge,
-            "steps": found.steps,
-            "examples": found.examples,
-            "trials": [asdict(trial) for trial in found.trials],
-        }
-
-    def _tuning(self, method: str) -> Tuning:
-        return Full() if method == "full" else propulsion_of(self.settings)
-
-    def _record(self, method: str, rate: float) -> dict[str, Any]:
-        """Train once more, and keep the kernels of fewer examples along the way."""
-        settings, task = self.settings, self.materials.task
-        drawn = self.materials.drawn[: settings.trajectory_examples]
-        folder = self.run.path(f"trajectory-{method}")
-        self.progress.begin(f"kernels along training: {method}", settings.steps)
-        diverged = ""
-        try:
-            found = record_trajectory(
-                self.loaded,
-                task,
-                self.materials.train,
-                encode(self.loaded, drawn).batch,
-                self.materials.recorded[method],
-                steps=settings.steps,
-                learning_rate=rate,
-                at=recorded_steps(settings.steps, settings.trajectory_points),
-                targets=output_goals(settings.outputs, task.targets(drawn)),
-                outputs=settings.outputs,
-                options=self.options,
-                seed=settings.seed,
-                output_dir=folder / "recording",
-                batch_size=settings.batch_size,
-                on_step=lambda step, loss: self.progress.advance(step),
-            )
-        except RecordingDiverged as stop:
-            found, diverged = stop.trajectory, str(stop)
-        shutil.rmtree(folder / "kept", ignore_errors=True)
-        found.save(folder / "kept")
-        shutil.rmtree(folder / "recording")  # with what trained: it may be large
-        return {
-            "method": method,
-            "learning_rate": rate,
-            "examples": len(drawn),
-            "steps": found.steps,
-            "diverged": diverged,
-        }
-
-    def _train(self, method: Method, rate: float) -> dict[str, Any]:
-        """Fine-tune a copy, measure it, and keep its kernels (not its weights)."""
-        settings = self.settings
-        tuned = replace(self.loaded, model=copy.deepcopy(self.loaded.model))
-        tuned.model.requires_grad_(True)
->>>>>>> main
         if method == "propulsion":
             names = [name for name, _ in self.materials.loaded.model.named_modules()]
             measured = replace(measured, vectors=load_vectors(self.run.path(ADAPTER), names))

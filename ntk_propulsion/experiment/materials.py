@@ -10,12 +10,8 @@ from typing import cast
 from torch import nn
 
 from ntk_propulsion.errors import InputError
-<<<<<<< HEAD
 from ntk_propulsion.experiment.settings import ALL, NONE, Settings
-=======
-from ntk_propulsion.experiment.settings import NONE, Settings
 from ntk_propulsion.kernels.outputs import OUTPUTS
->>>>>>> main
 from ntk_propulsion.kernels.tunings import (
     Full,
     Propulsion,
