@@ -36,9 +36,7 @@ def commands() -> dict[str, click.Command]:
         sys.path.append(str(ROOT))
     package = importlib.import_module("ntk_propulsion.commands.main")
     found = {
-        f"python -m ntk_propulsion.{name}": getattr(
-            importlib.import_module(f"ntk_propulsion.{name}"), name
-        )
+        _call(name): getattr(importlib.import_module(f"ntk_propulsion.commands.{name}"), name)
         for name in package.COMMANDS
     }
     studies = importlib.import_module("analysis.__main__")
@@ -47,6 +45,12 @@ def commands() -> dict[str, click.Command]:
         "python -m analysis": studies.everything,
         "python -m analysis.framework.claims": claims.claims,
     }
+
+
+def _call(name: str) -> str:
+    """Return the words that call a command; some have a module of their own."""
+    own = (ROOT / "ntk_propulsion" / f"{name}.py").is_file()
+    return f"python -m ntk_propulsion.{name}" if own else f"python -m ntk_propulsion {name}"
 
 
 def study_help() -> dict[str, str]:
