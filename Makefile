@@ -37,8 +37,9 @@ lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
 
-test: $(VENV)/.complete lint  ## lint, types, then the suite
+test: $(VENV)/.complete lint  ## lint, types, layers of imports, then the suite
 	$(RUN) -m pytest -n 2 $(ARGS)
 
 clean:

@@ -17,8 +17,7 @@ from analysis.framework.rules import FAILS, HOLDS, Verdict, verdict
 from analysis.framework.study import Check, Study, Work
 from analysis.framework.tables import Row
 from ntk_propulsion.figures import style
-from ntk_propulsion.kernels.engine.binding import count_trained
-from ntk_propulsion.kernels.tunings import AdaLoRA, BitFit, LoRA
+from ntk_propulsion.kernels.tunings import AdaLoRA, BitFit, LoRA, count_trained
 from ntk_propulsion.propulsion import PropulsionConfig, count_parameters
 
 PRINTED = (355.3, 0.086)  # millions: all parameters, and those that train

@@ -22,7 +22,8 @@ def test_a_name_is_that_of_its_room() -> None:
 
 
 def test_every_tuning_with_a_name_stands_at_the_top() -> None:
-    classes = {kind.__name__ for kind in tunings.TUNINGS.values()}
+    kinds = tunings.TUNINGS.values()
+    classes = {kind.__name__ for kind in kinds if kind.__module__.startswith("ntk_propulsion.")}
     assert classes <= set(ntk_propulsion.__all__)
 
 

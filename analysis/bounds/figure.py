@@ -95,7 +95,7 @@ def _line(ax: Axes, rows: Sequence[Row], column: str, **look: Any) -> None:
 
 
 def _draw_energies(ax: Axes, layers: Sequence[Row]) -> None:
-    looks = style.appearance(row["role"] for row in layers)
+    looks = style.role_looks(row["role"] for row in layers)
     for i, row in enumerate(layers):
         colour, marker = looks[row["role"]]
         ax.plot([i, i], [row["gamma2_min"], row["gamma2_max"]], color=colour, linewidth=1)

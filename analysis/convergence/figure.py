@@ -24,7 +24,7 @@ def curves(rows: Sequence[Row], about: str) -> Figure:
     """
     done = where(rows, kind="evaluation")
     tasks, sizes = _names(done, "task"), _names(done, "size")
-    looks = style.appearance(_names(done, "method"))
+    looks = style.tuning_looks(_names(done, "method"))
     figure = Figure(figsize=(max(10.5, 2.7 * len(sizes)), 1.9 + 2.6 * len(tasks)))
     axes = figure.subplots(len(tasks), len(sizes), sharex=True, sharey="row", squeeze=False)
     for line, task in zip(axes, tasks, strict=True):
@@ -72,7 +72,7 @@ def by_size(rows: Sequence[Row], never: int, about: str) -> Figure:
     done = where(rows, kind="run")
     tasks, sizes = _names(done, "task"), _names(done, "size")
     at = [step for step in _names(where(rows, kind="evaluation"), "step") if step]
-    looks = style.appearance(_names(done, "method"))
+    looks = style.tuning_looks(_names(done, "method"))
     figure = Figure(figsize=(10.5, 1.9 + 3 * len(tasks)))
     axes = figure.subplots(len(tasks), 2, sharex=True, squeeze=False)
     for (steps, metric), task in zip(axes, tasks, strict=True):

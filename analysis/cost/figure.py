@@ -57,7 +57,7 @@ def draw(rows: Sequence[Row], methods: Sequence[str], about: str) -> Figure:
     panels = [p for p in PANELS if any(row["quantity"] == p.quantity for row in summary)]
     figure = Figure(figsize=(15, 2.6 + 0.34 * len(methods)))
     axes = figure.subplots(1, len(panels) + 1, sharey=True)
-    looks = style.appearance((*style.TUNING_COLOURS, *methods))
+    looks = style.tuning_looks(methods)
     for ax, panel in zip(axes, panels, strict=False):
         _ranges(ax, panel, summary, methods, looks)
     race = _race(axes[-1], rows, methods, looks)

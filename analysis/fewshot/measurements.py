@@ -29,7 +29,7 @@ from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned
 from analysis.framework.study import Work, seeds
 from analysis.framework.tables import Row
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.outputs import resolve_outputs
+from ntk_propulsion.kernels.outputs import output_goals, resolve_outputs
 from ntk_propulsion.kernels.tunings import Propulsion, Tuning
 from ntk_propulsion.measurements import regime
 from ntk_propulsion.models.loaded import LoadedModel
@@ -207,7 +207,8 @@ class _Start:
 
     def solve(self, tuning: str, n: int) -> Row:
         """Return how well a tuning's kernel regressions on the first n of the pool predict."""
-        goal = self.at.materials.task.targets(self.pool[:n], self.at.settings.outputs)
+        one_hot = self.at.materials.task.targets(self.pool[:n])
+        goal = output_goals(self.at.settings.outputs, one_hot)
         assert goal is not None  # only sums of classes have none
         width, m = goal.shape[1], len(self.test)
         rows = self.kernels[tuning][: (m + n) * width, m * width : (m + n) * width]

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from analysis.framework.rules import Estimate
 from analysis.framework.tables import Row
-from analysis.speed.figure import Looks, looks_of
+from analysis.speed.figure import Looks
 from ntk_propulsion import words
 from ntk_propulsion.figures import style
 
@@ -31,7 +31,7 @@ def transformer(rows: Sequence[Row], close: float, about: str) -> Figure:
     own = [row for row in rows if row["kind"] == "outputs" and not row.get("note")]
     figure = Figure(figsize=(12.5, 9.6))
     grid = figure.subplots(3, 2, sharex=True, sharey="row")
-    looks = looks_of(list(dict.fromkeys(row["method"] for row in own)))
+    looks = style.tuning_looks(list(dict.fromkeys(row["method"] for row in own)))
     for column, (loss, title) in enumerate(TITLES.items()):
         error, labels, accuracy = grid[:, column]
         for method, (colour, marker) in looks.items():

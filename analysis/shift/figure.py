@@ -20,14 +20,12 @@ Look = tuple[str, str, str, bool]  # label, colour, marker, filled
 def _looks(control: str) -> dict[Predictor, Look]:
     kernel = {"full": "$K_F$", "propulsion": "$K_P$", control: words.tuning(control)}
     kernel["random_subset"] = words.tuning("random_subset")
-    colours = {**style.TUNING_COLOURS, control: style.GREEN, "random_subset": style.GREY}
-    markers = {"full": "o", "propulsion": "s", control: "D", "random_subset": "v"}
+    known = style.tuning_looks(kernel)
     looks = {
-        leading(name): (f"regression, {text}", colours[name], markers[name], True)
-        for name, text in kernel.items()
+        leading(name): (f"regression, {text}", *known[name], True) for name, text in kernel.items()
     }
     looks |= {
-        trained(name): (f"trained, {words.tuning(name)}", colours[name], markers[name], False)
+        trained(name): (f"trained, {words.tuning(name)}", *known[name], False)
         for name in ("full", "propulsion")
     }
     start = ("probe before training", "black", "|", True)

@@ -27,7 +27,7 @@ from analysis.framework.options import FULL_RATE, MAX_LENGTH, PACKAGED, Tuned, f
 from analysis.framework.study import Work, seeds
 from analysis.framework.tables import Row
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.outputs import resolve_outputs
+from ntk_propulsion.kernels.outputs import output_goals, resolve_outputs
 from ntk_propulsion.kernels.tunings import Propulsion, RandomSubset, Tuning, resolve_tuning
 from ntk_propulsion.measurements.rows import measured
 from ntk_propulsion.models.loaded import LoadedModel
@@ -145,7 +145,7 @@ class _Source:
 
     @cached_property
     def goal(self) -> np.ndarray:
-        found = self.task.targets(self.fitted, self.settings.outputs)
+        found = output_goals(self.settings.outputs, self.task.targets(self.fitted))
         assert found is not None  # only sums of classes have none
         return found
 

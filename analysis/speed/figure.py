@@ -17,12 +17,6 @@ from ntk_propulsion.figures import style
 Looks = Mapping[str, tuple[str, str]]
 
 
-def looks_of(methods: Sequence[str]) -> Looks:
-    """Return each method's colour and marker: those of full and Propulsion are always theirs."""
-    every = style.appearance([*style.TUNING_COLOURS, *methods])
-    return {name: look for name, look in every.items() if name in methods}
-
-
 @style.styled
 def draw(
     rows: Sequence[Row], methods: Sequence[str], cap: int, octaves: float, about: str
@@ -38,7 +32,7 @@ def draw(
     """
     figure = Figure(figsize=(12.5, 9.6))
     ((steps, losses), (spectra, rates)) = figure.subplots(2, 2)
-    looks = looks_of(methods)
+    looks = style.tuning_looks(methods)
     levels = list(dict.fromkeys(row["level"] for row in rows if row["kind"] == "steps"))
     for method, (colour, marker) in looks.items():
         own = [row for row in rows if row["method"] == method]

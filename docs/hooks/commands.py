@@ -36,7 +36,7 @@ def commands() -> dict[str, click.Command]:
         sys.path.append(str(ROOT))
     package = importlib.import_module("ntk_propulsion.commands.main")
     found = {
-        _call(name): getattr(importlib.import_module(f"ntk_propulsion.commands.{name}"), name)
+        _words(name): getattr(importlib.import_module(f"ntk_propulsion.commands.{name}"), name)
         for name in package.COMMANDS
     }
     studies = importlib.import_module("analysis.__main__")
@@ -47,10 +47,10 @@ def commands() -> dict[str, click.Command]:
     }
 
 
-def _call(name: str) -> str:
-    """Return the words that call a command; some have a module of their own."""
+def _words(name: str) -> str:
+    """Return what calls a command: its own module where it has one, else the group."""
     own = (ROOT / "ntk_propulsion" / f"{name}.py").is_file()
-    return f"python -m ntk_propulsion.{name}" if own else f"python -m ntk_propulsion {name}"
+    return f"python -m ntk_propulsion{'.' if own else ' '}{name}"
 
 
 def study_help() -> dict[str, str]:

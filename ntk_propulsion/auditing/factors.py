@@ -18,7 +18,7 @@ from torch import Tensor
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.checkpoints import Dialect
 from ntk_propulsion.errors import InputError, shown
-from ntk_propulsion.theory.updates import OUTPUT_AXIS, LayerWeights
+from ntk_propulsion.theory.changes import OUTPUT_AXIS, LayerWeights
 
 _PART = re.compile(r"\.(lora_(?:A|B|E|embedding_A|embedding_B|magnitude_vector)|ia3_l)(?=\.|$)")
 MERGE_FIRST = "merge it with PEFT (merge_and_unload) and audit the merged model"

@@ -19,6 +19,7 @@ from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.subject import Subject
 from ntk_propulsion.kernels import Kernel, Options
 from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.kernels.tunings import Full, Propulsion
 from ntk_propulsion.measurements.distances import kernel_distances, kernel_drifts
 from ntk_propulsion.measurements.modules import module_comparisons
@@ -91,7 +92,7 @@ def _kernels(
 def _tables(ends: Ends, ground: Ground, settings: AuditSettings, points: Points) -> AuditedKernels:
     """Describe the kernels, each by itself and against the others."""
     outputs, seed = points["base"]["full"].num_outputs, settings.seed
-    targets = ground.task.targets(ground.drawn, settings.outputs)
+    targets = output_goals(settings.outputs, ground.task.targets(ground.drawn))
     heads, roles = head_modules(ends.base), every_role(ends.base)
     parts: dict[str, dict[str, Parts]] = {
         point: {name: parts_of(kernel, heads) for name, kernel in kernels.items()}

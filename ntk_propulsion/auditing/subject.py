@@ -19,7 +19,7 @@ from ntk_propulsion.errors import InputError, shown
 from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.propulsion.layers import check_degree
 from ntk_propulsion.propulsion.pooling import pool
-from ntk_propulsion.theory.updates import OUTPUT_AXIS, LayerWeights
+from ntk_propulsion.theory.changes import OUTPUT_AXIS, LayerWeights
 
 CONV1D = ("c_attn", "q_attn", "c_proj", "c_fc")
 """Layers that keep (d_in, d_out) where GPT-2's `c_attn` does."""

@@ -18,15 +18,13 @@ from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.subject import Subject, real
 from ntk_propulsion.auditing.tables import AllLayers, AuditedLayer, AuditedTensor, ClosestLoRA
 from ntk_propulsion.models.roles import is_norm, role_of
+from ntk_propulsion.theory.changes import LayerWeights, tensor_change
+from ntk_propulsion.theory.update_spectrum import RANKS, LowRank
 from ntk_propulsion.theory.updates import (
-    RANKS,
     Explained,
     LayerUpdate,
-    LayerWeights,
-    LowRank,
     UpdateTotal,
     layer_update,
-    tensor_change,
     total_update,
 )
 from ntk_propulsion.words import finite

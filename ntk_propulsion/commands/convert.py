@@ -21,7 +21,7 @@ class Conversion:
     to: str = option(meaning="; ".join(f"{n}: {form.words}" for n, form in FORMS.items()) + ".")
     out: str = option(meaning="File (adapter) or folder (all others) to write.")
     base: str | None = option(
-        None, "The model it was trained from: minilm, or a Hugging Face folder."
+        None, "The model it was trained from: minilm, a Hugging Face folder, or a hub id."
     )
     degree: int | None = option(None, more="For checkpoints that do not record it.")
     overwrite: bool = option(False)

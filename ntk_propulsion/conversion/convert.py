@@ -63,7 +63,7 @@ def convert_checkpoint(
             dialect of the public code, or the folder of a PEFT IA3 adapter.
         to: One of `FORMS`.
         out: The file or folder to write.
-        base: The plain model that it was trained from: a folder, or ``"minilm"``. It is needed
+        base: The plain model that it was trained from: a folder, ``"minilm"``, or a hub id. Needed
             from and to adapters, which hold only what was trained.
         degree: The power k, where the source does not say it.
         overwrite: Replace what an earlier conversion wrote there.

@@ -23,6 +23,7 @@ from ntk_propulsion.experiment.results import (
 )
 from ntk_propulsion.experiment.settings import Settings
 from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.measurements.distances import kernel_distances, kernel_drifts
 from ntk_propulsion.measurements.modules import module_comparisons
 from ntk_propulsion.measurements.parts import Parts, condensed, parts_of
@@ -99,7 +100,7 @@ class Assembly:
         model = materials.loaded.model
         self._settings, self._materials = settings, materials
         self._head, self._roles = head_modules(model), every_role(model)
-        self._targets = materials.task.targets(materials.drawn, settings.outputs)
+        self._targets = output_goals(settings.outputs, materials.task.targets(materials.drawn))
         self._points: dict[str, _AtPoint] = {}
         self._drifts: dict[str, tuple[KernelDrift, ...]] = {}
 

@@ -45,6 +45,7 @@ from ntk_propulsion.kernels import (
     save_kernels,
 )
 from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.kernels.tunings import Full, Tuning
 from ntk_propulsion.models.heads import head_parameters
 from ntk_propulsion.models.loaded import LoadedModel
@@ -219,7 +220,7 @@ class _Experiment:
                 steps=settings.steps,
                 learning_rate=rate,
                 at=recorded_steps(settings.steps, settings.trajectory_points),
-                targets=task.targets(drawn, settings.outputs),
+                targets=output_goals(settings.outputs, task.targets(drawn)),
                 outputs=settings.outputs,
                 options=self.options,
                 seed=settings.seed,

@@ -11,6 +11,7 @@ from torch import nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.experiment.settings import NONE, Settings
+from ntk_propulsion.kernels.outputs import OUTPUTS
 from ntk_propulsion.kernels.tunings import (
     Full,
     Propulsion,
@@ -79,7 +80,8 @@ def prepare(settings: Settings) -> Materials:
         label_column=settings.label_column,
         seed=settings.seed,
     )
-    _check_outputs(settings, task)
+    opposite = settings.head == "probe"
+    OUTPUTS[settings.outputs].check_task(task.name, task.num_labels, opposite=opposite)
     drawn = draw(task, settings.examples, seed=settings.seed)
     loaded = load_model(
         settings.model,
@@ -114,19 +116,6 @@ def _other_draws(
         train = draw(task, n, split="train", seed=settings.seed, balanced=False)
     n = min(settings.test_examples, len(task.test))
     return fitted, train, draw(task, n, seed=settings.seed)
-
-
-def _check_outputs(settings: Settings, task: Task) -> None:
-    if settings.outputs == "margin" and task.num_labels > 2:
-        raise InputError(
-            f"--outputs margin is of two classes, and task {task.name!r} has {task.num_labels}: "
-            "use logits or sum"
-        )
-    if settings.outputs == "sum" and settings.head == "probe" and task.num_labels == 2:
-        raise InputError(
-            "--outputs sum of a two-class probe is constant, since its logits are opposite: use "
-            "logits or margin, or another --head"
-        )
 
 
 def _tunings(settings: Settings, model: nn.Module, notes: list[str]) -> list[Tuning]:

@@ -15,7 +15,6 @@ from ntk_propulsion.figures.parts import check_comparable, parts_by_name
 from ntk_propulsion.figures.plot import Plot, Record
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
-from ntk_propulsion.kernels.tunings import label as tuning_label
 from ntk_propulsion.measurements.distances import kernel_distances
 from ntk_propulsion.measurements.tables import KernelDistance
 from ntk_propulsion.theory.distances import direction, leading
@@ -72,7 +71,7 @@ def distances(
             loc="outside upper right",
             ncols=2,
         )
-    what = "full fine-tuning's kernel" if reference == "full" else plain(tuning_label(reference))
+    what = "full fine-tuning's kernel" if reference == "full" else plain(words.tuning(reference))
     style.frame(
         figure,
         f"How far from {what}",
@@ -100,7 +99,7 @@ def _measured(
 
 def _line(line: tuple[str, str]) -> str:
     point, tuning = line
-    return "\n".join(filter(None, (plain(tuning_label(tuning)), words.POINTS.get(point, point))))
+    return "\n".join(filter(None, (plain(words.tuning(tuning)), words.POINTS.get(point, point))))
 
 
 def _draw(

@@ -18,7 +18,6 @@ from ntk_propulsion.figures.parts import check_comparable, part_of
 from ntk_propulsion.figures.plot import PairScale, Plot
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
-from ntk_propulsion.kernels.tunings import label as tuning_label
 from ntk_propulsion.theory.distances import compare_kernels
 from ntk_propulsion.theory.estimate import Estimate, Estimates
 from ntk_propulsion.theory.inputs import KernelLike, count_outputs, kernel_pair
@@ -99,7 +98,7 @@ def _symbols(full: str, other: str) -> tuple[str, str]:
 
 
 def _title(tunings: tuple[str, ...], point: str, part: str) -> str:
-    known = [plain(tuning_label(name)) for name in tunings if name]
+    known = [plain(words.tuning(name)) for name in tunings if name]
     said = [
         f"Kernels of {words.listed(known)}" if known else "Two kernels",
         words.POINTS.get(point, point),
@@ -124,12 +123,12 @@ def _common_scale(
         (
             pairs.scale * pairs.other,
             f"$s\\,{second}$, best scale $s$ = {words.number(pairs.scale)}",
-            f"CKA {_interval(distances, 'cka')}",
+            _measured(distances, "cka"),
         ),
         (
             pairs.difference,
             f"${first} - s\\,{second}$",
-            f"best-scale error {_interval(distances, 'best_scale_error')}",
+            _measured(distances, "best_scale_error"),
         ),
     ]
     for i, (image, title, below) in enumerate(panels):
@@ -159,7 +158,10 @@ def _as_in_the_paper(
     ax = _square(figure, 10.15, SMALL)
     picture = ax.imshow(np.abs(pairs.full - pairs.other), cmap=style.SEQUENTIAL, vmin=0)
     ax.set_title(f"$|{symbols[0]} - {symbols[1]}|$ raw", pad=14)
-    ax.set_xlabel(f"raw error\n{_interval(distances, 'relative_frobenius')}", fontsize=9)
+    ax.set_xlabel(
+        _measured(distances, "relative_frobenius", "\n"),
+        fontsize=9,
+    )
     _bands(ax, labels, pairs.order, names=False)
     bar = figure.colorbar(picture, cax=_strip(figure, 10.15, SMALL), orientation="horizontal")
     bar.set_label("own scale from 0,\nas in the paper's Fig. 6", fontsize=9)
@@ -203,11 +205,9 @@ def _codes(labels: Labels, order: np.ndarray) -> tuple[np.ndarray, list[float]]:
     return codes, [float(np.flatnonzero(codes == c).mean()) for c in range(len(distinct))]
 
 
-def _interval(distances: Mapping[str, Estimate], name: str) -> str:
-    """Write a distance as ``value [low, high]``, or the value alone."""
-    found = distances.get(name, Estimate(None))
-    value, low, high = (words.show(name, x) for x in (found.value, found.low, found.high))
-    return value if found.low is None or found.high is None else f"{value} [{low}, {high}]"
+def _measured(distances: Mapping[str, Estimate], name: str, between: str = " ") -> str:
+    """Write a distance with its name and, where it has one, its interval."""
+    return f"{words.metric_label(name)}{between}{words.estimate(name, distances.get(name))}"
 
 
 def _square(figure: Figure, left: float, side: float) -> Axes:

@@ -54,4 +54,4 @@ class Labels:
             return value
         if self.continuous:
             return words.number(value)
-        return self.names[int(value)] if int(value) < len(self.names) else words.number(value)
+        return words.class_name(self.names, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ntk_propulsion.figures import style
 
-Record = dict[str, Any]
+Record = Mapping[str, str | float | None]
 """One tidy row of what is drawn: numbers and texts by column."""
 
 

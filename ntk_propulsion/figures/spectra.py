@@ -15,7 +15,6 @@ from ntk_propulsion.figures.parts import parts_by_name
 from ntk_propulsion.figures.plot import Plot, Record
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
-from ntk_propulsion.kernels.tunings import label as tuning_label
 from ntk_propulsion.theory.inputs import Array, KernelLike
 from ntk_propulsion.theory.spectrum import participation_ratio
 
@@ -101,7 +100,7 @@ def _draw(ax: Axes, part: str, spectra: list[_Spectrum]) -> list[Record]:
     points = list(dict.fromkeys(each.point for each in spectra))
     rows: list[Record] = []
     for each in spectra:
-        name = plain(tuning_label(each.tuning))
+        name = plain(words.tuning(each.tuning))
         where = words.POINTS.get(each.point, each.point)
         ax.loglog(
             np.arange(1, len(each.shares) + 1),

@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from ntk_propulsion import words
-from ntk_propulsion.kernels.tunings import TUNINGS
 from ntk_propulsion.models.roles import ROLES
 from ntk_propulsion.runs.files import write_atomically
 
@@ -119,7 +118,7 @@ def _look(i: int) -> Look:
 
 def tuning_looks(names: Iterable[str]) -> dict[str, Look]:
     """Give every tuning the look that it has in all figures."""
-    return appearance(names, TUNINGS)
+    return appearance(names, words.TUNINGS)
 
 
 def role_looks(roles: Iterable[str]) -> dict[str, Look]:
@@ -136,16 +135,6 @@ def steps(ax: Axes, recorded: Iterable[int]) -> None:
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("step")
-
-
-def setting(results: dict[str, Any]) -> str:
-    """Say in one sentence which model, task and examples a figure shows."""
-    model, task = results["model"], results["task"]
-    parameters = words.count(model.get("parameters"))
-    return plain(
-        f"Model {model['name']} ({parameters} parameters, {model.get('head') or 'no'} head), "
-        f"task {task['name']} ({task['kind']}), N = {len(results['examples'])} examples."
-    )
 
 
 def frame(figure: Figure, title: str, caption: str) -> None:

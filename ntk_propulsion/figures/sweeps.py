@@ -7,12 +7,12 @@ from typing import Protocol
 
 from matplotlib.axes import Axes
 
+from ntk_propulsion import words
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import style
 from ntk_propulsion.figures.plot import Plot, Record
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
-from ntk_propulsion.kernels.tunings import label as tuning_label
 from ntk_propulsion.training.sweep import Trial
 
 
@@ -81,7 +81,7 @@ def _draw(ax: Axes, sweep: Swept, colour: str, marker: str) -> list[Record]:
     rates, losses = [t.learning_rate for t in tried], [t.loss for t in tried]
     ax.plot(rates, losses, "-", color=colour, marker=marker, mfc="white")  # type: ignore[arg-type]
     edge = " (at the edge)" if sweep.at_edge else ""
-    label = f"{plain(tuning_label(sweep.method))}: {sweep.chosen:g}{edge}"
+    label = f"{plain(words.tuning(sweep.method))}: {sweep.chosen:g}{edge}"
     for trial in sweep.trials:
         x = trial.learning_rate
         if trial.loss is None:

@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ntk_propulsion import words
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import style
 from ntk_propulsion.figures.plot import Plot, Record
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
-from ntk_propulsion.kernels.tunings import label as tuning_label
 
 SMOOTH = 20  # a curve with more points than this gets a running mean
 
@@ -48,7 +48,7 @@ def training(
     looks = style.tuning_looks(curves)
     for method, points in curves.items():
         remark = (remarks or {}).get(method, "")
-        name = plain(": ".join(filter(None, (tuning_label(method), remark))))
+        name = plain(": ".join(filter(None, (words.tuning(method), remark))))
         figure.rows += _draw(ax, method, points, name, looks[method])
     ax.set(xlabel="step", ylabel=f"training loss ({unit})" if unit else "training loss")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -71,7 +71,9 @@ def _points(losses: Losses) -> np.ndarray:
 def _draw(ax: Axes, method: str, points: np.ndarray, name: str, look: style.Look) -> list[Record]:
     """Draw one curve, with its running mean if it is long; return its points."""
     colour, marker = look
-    table = [{"method": method, "step": int(n), "loss": loss} for n, loss in points.tolist()]
+    table: list[Record] = [
+        {"method": method, "step": int(n), "loss": loss} for n, loss in points.tolist()
+    ]
     if len(points) <= SMOOTH:
         ax.plot(*points.T, color=colour, marker=marker, label=name)
         return table
@@ -79,6 +81,8 @@ def _draw(ax: Axes, method: str, points: np.ndarray, name: str, look: style.Look
     width = max(3, len(points) // 12)
     mean = np.convolve(points[:, 1], np.ones(width) / width, mode="valid")
     ax.plot(points[width - 1 :, 0], mean, color=colour, linewidth=2.2, label=name)
-    for row, value in zip(table[width - 1 :], mean.tolist(), strict=True):
-        row["running_mean"] = value
-    return table
+    smoothed = [
+        {**row, "running_mean": value}
+        for row, value in zip(table[width - 1 :], mean.tolist(), strict=True)
+    ]
+    return [*table[: width - 1], *smoothed]

@@ -13,7 +13,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.kernel import Kernel, plural, short_count
+from ntk_propulsion.kernels._counts import plural, short_count
+from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.kernels.plan import Plan
 from ntk_propulsion.runs.files import write_atomically
 

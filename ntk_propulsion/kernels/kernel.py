@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels._counts import plural, short_count
 from ntk_propulsion.kernels.dtypes import FORMATS, floating_dtype
 from ntk_propulsion.kernels.examples import Examples, chosen_examples, entries, subset_name
 from ntk_propulsion.theory.comparison import Comparison, estimate_distances
@@ -397,16 +398,3 @@ def _number(value: Any) -> float | None:
     if isinstance(value, np.ndarray | Tensor) and value.ndim == 0:
         value = value.item()
     return float(value) if isinstance(value, Real) else None
-
-
-def plural(count: int, noun: str) -> str:
-    """Write a count with its noun: 1 example, 2 examples."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def short_count(value: int) -> str:
-    """Write a count in three digits: 22.7M, 86.0k, 384."""
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**4, "k")):
-        if value >= size:
-            return f"{value / (1000 if unit == 'k' else size):.1f}{unit}"
-    return str(value)

@@ -10,27 +10,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.kernels import Kernel, Kernels
+from ntk_propulsion.kernels import Kernels
 from ntk_propulsion.kernels.batch import Batch, batch_size
-from ntk_propulsion.kernels.engine.binding import Feature, LayerUse
-from ntk_propulsion.kernels.engine.gram import Workspace, add_gram, mirror, sum_of
-from ntk_propulsion.kernels.engine.jacobian import ElementwiseBlock
-from ntk_propulsion.kernels.engine.product import Product
+from ntk_propulsion.kernels.blocks import bias_rows, feature_rows, weight_kernel
 from ntk_propulsion.kernels.layers import visit_layers
 from ntk_propulsion.kernels.ntk import empirical_ntk
 from ntk_propulsion.kernels.options import DEFAULT, Options
 from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion, mean_square
-from ntk_propulsion.kernels.tunings import Full, Parameters, Propulsion
+from ntk_propulsion.kernels.tunings import Feature, Full, LayerUse, Parameters, Propulsion
 from ntk_propulsion.measurements.rows import Row, parts_of
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.theory.error_budget import (
@@ -196,7 +192,7 @@ class _Measuring:
         seed: int,
     ) -> None:
         self.model, self.redraws = model, redraws
-        self.kernels = {name: _on_cpu(kernel) for name, kernel in kernels.items()}
+        self.kernels = {name: kernel.to("cpu") for name, kernel in kernels.items()}
         self.degree, self.head, self.seed = degree, head, seed
         self.outputs = kernels["full"].num_outputs
         holders = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
@@ -216,9 +212,7 @@ class _Measuring:
     def layer(self, name: str, uses: list[LayerUse]) -> None:
         """Redraw a layer, add it to the sums, and measure its own budget."""
         self.layers[name] = found = self._kernels_of(name, uses)
-        redrawn = np.stack(
-            [_gram(sum_of([draw[name].rows(use) for use in uses])) for draw in self.redraws]
-        )
+        redrawn = np.stack([_gram(feature_rows(draw[name], uses)) for draw in self.redraws])
         for part, total in self.redrawn.items():
             if self._holds(part, name):
                 total += redrawn
@@ -240,13 +234,12 @@ class _Measuring:
         layer = self.model.get_submodule(name)
         weight, bias = layer.get_parameter("weight"), getattr(layer, "bias", None)
         if id(weight) in self.shared:  # the engine has its kernel over the uses of all its layers
-            kernel = _weight_kernel(uses)
+            kernel = weight_kernel(uses)
         else:
             kernel = self.kernels["weights"].per_module[name]
         if bias is None:
             return ModuleKernels(kernel, mean_square(weight))
-        sums = sum_of([ElementwiseBlock(use.d).dense() for use in uses])
-        return ModuleKernels(kernel, mean_square(weight), _gram(sums), mean_square(bias))
+        return ModuleKernels(kernel, mean_square(weight), _gram(bias_rows(uses)), mean_square(bias))
 
     def budget(self, resamples: int) -> Budget:
         """Measure the parts."""
@@ -269,20 +262,5 @@ class _Measuring:
         return Budget(self.degree, self.outputs, self.seed, parts, self.modules, kernels)
 
 
-def _on_cpu(kernel: Kernel) -> Kernel:
-    parts = {module: part.cpu() for module, part in kernel.per_module.items()}
-    return replace(kernel, matrix=kernel.matrix.cpu(), per_module=parts)
-
-
 def _gram(rows: Tensor) -> Array:
     return as_array(rows @ rows.T, "a layer's kernel")
-
-
-def _weight_kernel(uses: list[LayerUse]) -> Tensor:
-    """Return the kernel of a layer's weight over the layer's own uses alone, (N*O, N*O)."""
-    d = uses[0].d
-    size = len(d) * len(d[0])
-    dtype = torch.float64 if d[0].device.type != "mps" else torch.float32
-    total = torch.zeros(size, size, dtype=dtype, device=d[0].device)
-    add_gram(total, [use.block for use in uses], None, Workspace(), Product())
-    return mirror(total)

@@ -67,15 +67,12 @@ class TaskKind(ABC):
         """Return the linear model that predicts labels from features, with an intercept or not."""
 
     @abstractmethod
-    def targets(
-        self, labels: NDArray[np.generic], classes: int, outputs: str
-    ) -> NDArray[np.float64] | None:
-        """Return what the outputs of N examples should become, (N, O); None if nothing.
+    def targets(self, labels: NDArray[np.generic], classes: int) -> NDArray[np.float64]:
+        """Return what the logits of N examples should become, (N, O).
 
         Args:
             labels: (N,) class indices, or targets.
             classes: Outputs of the model.
-            outputs: The kernels' outputs by name, e.g. ``"logits"`` or ``"margin"``.
         """
 
     @abstractmethod
@@ -110,17 +107,10 @@ class Classification(TaskKind):
         estimator = LogisticRegression(fit_intercept=intercept, max_iter=1000)
         return LinearFit(estimator, {"C": np.logspace(-4, 1, 6)}, "neg_log_loss")
 
-    def targets(
-        self, labels: NDArray[np.generic], classes: int, outputs: str
-    ) -> NDArray[np.float64] | None:
-        """Return one-hot labels; of the margin of two classes -1 and 1, of the sum nothing.
-
-        One-hot labels all sum to 1.
-        """
-        if outputs == "sum":
-            return None
+    def targets(self, labels: NDArray[np.generic], classes: int) -> NDArray[np.float64]:
+        """Return one-hot labels."""
         one_hot: NDArray[np.float64] = np.eye(classes)[labels.astype(int)]
-        return one_hot[:, 1:] - one_hot[:, :1] if outputs == "margin" else one_hot
+        return one_hot
 
     def scores(self, predictions: Numbers, labels: Numbers, metric: str) -> dict[str, float]:
         """Return the accuracy, and Matthews' correlation where that leads (CoLA)."""
@@ -158,10 +148,8 @@ class Regression(TaskKind):
         strengths = {"alpha": np.logspace(4, -1, 6)}
         return LinearFit(Ridge(fit_intercept=intercept), strengths, "neg_mean_squared_error")
 
-    def targets(
-        self, labels: NDArray[np.generic], classes: int, outputs: str
-    ) -> NDArray[np.float64] | None:
-        """Return the labels as a column, whatever the outputs are: there is but one."""
+    def targets(self, labels: NDArray[np.generic], classes: int) -> NDArray[np.float64]:
+        """Return the labels as a column."""
         return np.asarray(labels, np.float64)[:, None]
 
     def scores(self, predictions: Numbers, labels: Numbers, metric: str) -> dict[str, float]:

@@ -60,19 +60,13 @@ class Task:
         """Outputs of a model for this task: one per class, or one for a regression."""
         return len(self.labels) or 1
 
-    def targets(self, examples: Sequence[Example], outputs: str) -> NDArray[np.float64] | None:
-        """Return what the kernels' outputs should become.
+    def targets(self, examples: Sequence[Example]) -> NDArray[np.float64]:
+        """Return what a model's logits of N examples should become, (N, O).
 
-        Args:
-            examples: N of them.
-            outputs: ``"logits"`` of classes have one-hot targets, the ``"margin"`` of two classes
-                -1 and 1, their ``"sum"`` none.
-
-        Returns:
-            (N, O), or None.
+        One-hot classes, or one number; `kernels.outputs.output_goals` makes other outputs' of it.
         """
         labels = np.array([e.label for e in examples])
-        return self.facts.targets(labels, self.num_labels, outputs)
+        return self.facts.targets(labels, self.num_labels)
 
     def score(self, predictions: Numbers, labels: Numbers) -> dict[str, float]:
         """Score predictions as GLUE does.

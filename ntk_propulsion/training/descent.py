@@ -23,6 +23,7 @@ from ntk_propulsion.kernels.outputs import (
     resolve_outputs,
     targeted,
 )
+from ntk_propulsion.models.state import evaluation_mode
 from ntk_propulsion.theory.inputs import Array, as_array
 from ntk_propulsion.theory.losses import Loss, make_loss
 from ntk_propulsion.theory.trajectory import check_rate
@@ -200,11 +201,8 @@ def _put_back(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode, give it back in its own, and drop the gradients."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        yield
+        with evaluation_mode(model):
+            yield
     finally:
-        for module, training in modes.items():
-            module.training = training
         model.zero_grad(set_to_none=True)

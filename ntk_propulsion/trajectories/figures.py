@@ -20,7 +20,6 @@ from ntk_propulsion.figures.pairs import CLIP, per_pair
 from ntk_propulsion.figures.plot import Plot, Record
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
-from ntk_propulsion.kernels.tunings import label as tuning_label
 from ntk_propulsion.measurements.regime import HOLDS, WEAKLY
 from ntk_propulsion.theory.distances import direction
 from ntk_propulsion.theory.inputs import Array
@@ -124,7 +123,7 @@ def draw_changes(trajectory: Trajectory, steps: Sequence[int] | None = None) -> 
         ax.set_xlabel(f"drift {words.number(point.measures.feature_drift)}", fontsize=9)
     style.frame(
         figure,
-        f"What training changed in the Jacobian: {plain(tuning_label(trajectory.method))}",
+        f"What training changed in the Jacobian: {plain(words.tuning(trajectory.method))}",
         f"{_setting(trajectory)} The panels on the right share one scale; fixed "
         "features would leave them empty.",
     )
@@ -172,7 +171,7 @@ def _draw_distances(
     for method, (colour, marker) in looks.items():
         course = {d.step: words.finite(d.value) for d in distances if d.method == method}
         values = [np.nan if value is None else value for value in course.values()]
-        label = plain(tuning_label(method))
+        label = plain(words.tuning(method))
         ax.plot(list(course), values, color=colour, marker=marker, label=label, clip_on=False)
     style.steps(ax, [d.step for d in distances])
 
@@ -243,7 +242,7 @@ def _names(trajectories: Sequence[Trajectory]) -> list[str]:
 
 def _legend(name: str, trajectory: Trajectory) -> str:
     rate = trajectory.settings.get("learning_rate")
-    return plain(f"{tuning_label(name)}, learning rate {rate:g}" if rate else tuning_label(name))
+    return plain(f"{words.tuning(name)}, learning rate {rate:g}" if rate else words.tuning(name))
 
 
 def _setting(trajectory: Trajectory) -> str:

@@ -17,8 +17,7 @@ from analysis.fixtures.trainee import batch_of, mask_rows
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.framework.study import execute, failed
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.engine.binding import count_trained
-from ntk_propulsion.kernels.tunings import RowColumn, resolve_tuning
+from ntk_propulsion.kernels.tunings import RowColumn, count_trained, resolve_tuning
 from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.tasks import load_task

@@ -10,7 +10,7 @@ from ntk_propulsion.auditing.factors import updated_layer
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.checkpoints import Dialect
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.theory.updates import LayerWeights
+from ntk_propulsion.theory.changes import LayerWeights
 from tests.auditing import tuned
 from tests.auditing.tuned import audited, verdict
 

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from ntk_propulsion.auditing.subject import open_subject
 from ntk_propulsion.auditing.weights import compare_weights
 from ntk_propulsion.checkpoints import Checkpoint, open_checkpoint
-from ntk_propulsion.theory.updates import LayerWeights, layer_update
+from ntk_propulsion.theory.changes import LayerWeights
+from ntk_propulsion.theory.updates import layer_update
 from tests.auditing import tuned
 
 

@@ -23,7 +23,7 @@ def test_the_training_loss_is_the_one_that_the_theory_predicts_for(kind):
 def test_a_loss_that_is_least_predicts_the_labels(kind):
     facts = KINDS[kind]
     labels = torch.tensor([0.0, 1.0, 1.0])
-    targets = torch.from_numpy(facts.targets(labels.numpy(), 2, "logits"))
+    targets = torch.from_numpy(facts.targets(labels.numpy(), 2))
     best, worse = (facts.training_loss(sign * 9 * targets, labels) for sign in (1, -1))
     assert best < worse
     assert facts.predictions(targets).tolist() == labels.tolist()

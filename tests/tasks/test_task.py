@@ -13,18 +13,12 @@ def task(kind, labels):
     return Task("t", kind, names, examples, examples, "accuracy", "made up")
 
 
-def test_targets_follow_the_outputs():
+def test_targets_are_one_hot_classes_or_the_numbers_themselves():
     classes, values = task("classification", [0, 1, 1]), task("regression", [0.5, 2.0, 1.0])
-    assert classes.targets(classes.test, "logits").tolist() == [[1, 0], [0, 1], [0, 1]]
-    assert classes.targets(classes.test, "margin").tolist() == [[-1], [1], [1]]
-    assert classes.targets(classes.test, "sum") is None
-    for outputs in ("logits", "margin", "sum"):
-        assert np.array_equal(values.targets(values.test, outputs), [[0.5], [2.0], [1.0]])
-
-
-def test_three_classes_have_three_targets():
+    assert classes.targets(classes.test).tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert np.array_equal(values.targets(values.test), [[0.5], [2.0], [1.0]])
     three = make_task(classes=3)
-    assert three.targets(three.test, "logits").shape == (len(three.test), 3)
+    assert three.targets(three.test).shape == (len(three.test), 3)
 
 
 def test_scores_agree_with_hand_computed_values():

@@ -8,14 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.theory import updates
-from ntk_propulsion.theory.updates import (
-    Explained,
-    LayerWeights,
-    layer_update,
-    tensor_change,
-    total_update,
-)
+from ntk_propulsion.theory import changes
+from ntk_propulsion.theory.changes import LayerWeights
+from ntk_propulsion.theory.updates import Explained, layer_update, total_update
 from tests.theory.theory_kernels import seeds
 
 sizes = st.tuples(st.integers(1, 7), st.integers(1, 7))
@@ -157,7 +152,7 @@ def test_random_updates_stay_near_chance_and_propulsions_do_not():
 def test_a_seed_fixes_the_draw_whatever_the_block_and_a_generator_goes_on(monkeypatch):
     before, after = layers(3)
     whole = layer_update(before, after, seed=7)
-    monkeypatch.setattr(updates, "BLOCK", 5)
+    monkeypatch.setattr(changes, "BLOCK", 5)
     blocks = layer_update(before, after, seed=7)
     assert blocks.neurons.explained.drawn == pytest.approx(whole.neurons.explained.drawn)
     assert blocks.spectrum.values == pytest.approx(whole.spectrum.values)
@@ -300,38 +295,6 @@ def test_non_finite_entries_are_counted_and_left_out_of_totals():
     total = total_update([found, layer_update(*layers(1))])
     assert (total.layers, total.left_out) == (1, 1)
     assert total.neurons == layer_update(*layers(1)).neurons.explained
-
-
-@given(seeds)
-def test_a_tensors_change_agrees_with_numpy(seed):
-    rng = np.random.default_rng(seed)
-    a, b = rng.normal(size=(2, 3, 4, 2)).astype(np.float32)
-    change = tensor_change(torch.tensor(a), torch.tensor(b))
-    exact = b.astype(float) - a
-    assert change.changed
-    assert change.norm == pytest.approx(np.linalg.norm(exact))
-    assert change.relative_norm == pytest.approx(np.linalg.norm(exact) / np.linalg.norm(a))
-    assert change.largest == np.abs(exact).max()
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "changed"),
-    [
-        (torch.tensor([1.0, math.nan]), torch.tensor([1.0, math.nan]), False),
-        (torch.tensor([0.0]), torch.tensor([-0.0]), True),
-        (torch.tensor([0.1]), torch.tensor([0.1]).bfloat16(), False),
-        (torch.tensor([0.1]), torch.tensor([0.2]).bfloat16(), True),
-        (torch.tensor(2.0), torch.tensor(2.0), False),
-    ],
-)
-def test_changed_means_bits(before, after, changed):
-    assert tensor_change(before, after).changed is changed
-
-
-def test_a_zero_tensor_has_no_relative_norm():
-    change = tensor_change(torch.zeros(2), torch.ones(2))
-    assert change.relative_norm is None
-    assert change.norm == pytest.approx(math.sqrt(2))
 
 
 W, b = torch.ones(3, 2), torch.ones(3)

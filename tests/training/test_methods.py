@@ -9,7 +9,6 @@ import torch
 
 from ntk_propulsion import empirical_ntk
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.engine.binding import count_trained
 from ntk_propulsion.kernels.tunings import (
     IA3,
     AdaLoRA,
@@ -17,6 +16,7 @@ from ntk_propulsion.kernels.tunings import (
     Parameters,
     Propulsion,
     Trainable,
+    count_trained,
     resolve_tuning,
 )
 from ntk_propulsion.propulsion import PropulsionConfig, is_wrapped

@@ -19,6 +19,7 @@ from ntk_propulsion.kernels.outputs._kinds import (
 from ntk_propulsion.kernels.outputs._resolve import (
     OutputsLike,
     evaluate_outputs,
+    output_goals,
     resolve_outputs,
     targeted,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "check_offered",
     "evaluate_outputs",
     "model_logits",
+    "output_goals",
     "register",
     "resolve_outputs",
     "targeted",

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError, unknown
@@ -43,6 +45,14 @@ class Kind:
         Raises:
             InputError: They have none.
         """
+
+    def goals(self, targets: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return what the outputs of N examples should become, (N, O); None if nothing.
+
+        Args:
+            targets: What the logits should become, (N, C): one-hot classes, or one number.
+        """
+        return None
 
 
 class Outputs(Kind, ABC):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.kernels.batch import Batch, Targeted, plain
-from ntk_propulsion.kernels.outputs._kinds import OUTPUTS, BatchOutputs, OutputFunction
+from ntk_propulsion.kernels.outputs._kinds import OUTPUTS, BatchOutputs, Kind, OutputFunction
 from ntk_propulsion.kernels.outputs.column import Column
 
 OutputsLike = str | int | OutputFunction
@@ -43,6 +44,17 @@ def resolve_outputs(outputs: OutputsLike) -> OutputFunction:
             "outputs)"
         )
     return outputs
+
+
+def output_goals(outputs: OutputsLike, targets: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return what the outputs of N examples should become, (N, O); None if nothing is known.
+
+    Args:
+        outputs: As :func:`resolve_outputs` takes them.
+        targets: What the logits should become, (N, C), as `tasks.Task.targets` gives them.
+    """
+    kind = resolve_outputs(outputs)
+    return kind.goals(targets) if isinstance(kind, Kind) else None
 
 
 def targeted(function: OutputFunction, batch: Batch) -> Batch:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
@@ -41,3 +43,7 @@ class Column(Outputs):
                 f"{logits.shape[1] - 1}"
             )
         return logits[:, self.column : self.column + 1]
+
+    def goals(self, targets: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the column of the targets."""
+        return targets[:, self.column : self.column + 1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
@@ -29,6 +31,10 @@ class Margin(Outputs):
                 "use 'logits', 'sum', a column's number or a function"
             )
         return logits if logits.shape[-1] == 1 else logits[:, 1:] - logits[:, :1]
+
+    def goals(self, targets: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return -1 and 1 of two classes; of one number itself."""
+        return targets if targets.shape[1] == 1 else targets[:, 1:] - targets[:, :1]
 
     def check_task(self, task: str, classes: int, *, opposite: bool) -> None:
         """Refuse more than two classes."""

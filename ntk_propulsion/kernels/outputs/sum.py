@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
@@ -24,6 +26,10 @@ class Sum(Outputs):
         """Return the sums, (n, 1)."""
         logits = model_logits(output)
         return logits.sum(-1, keepdim=True) / logits.shape[-1] ** 0.5
+
+    def goals(self, targets: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return nothing of classes, since one-hot labels all sum to 1; of one number itself."""
+        return targets if targets.shape[1] == 1 else None
 
     def check_task(self, task: str, classes: int, *, opposite: bool) -> None:
         """Refuse two opposite logits: their sum is constant."""

@@ -7,7 +7,7 @@ the package knows of it, and `register` makes it known: a new tuning is a new fi
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
+from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse, count_trained
 from ntk_propulsion.kernels.tunings._features import output_scaling
 from ntk_propulsion.kernels.tunings._parameters import Parameters
 from ntk_propulsion.kernels.tunings._peft import PeftTuning
@@ -61,6 +61,7 @@ __all__ = [
     "Tuning",
     "TuningLike",
     "controls",
+    "count_trained",
     "label",
     "named_parameters",
     "output_scaling",

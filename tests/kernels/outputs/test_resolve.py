@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +17,7 @@ from ntk_propulsion.kernels.outputs import (
     Margin,
     check_offered,
     evaluate_outputs,
+    output_goals,
     resolve_outputs,
 )
 from tests.architectures import vectors
@@ -44,7 +48,7 @@ def test_what_says_no_outputs_is_named(outputs: object, message: str) -> None:
 
 def test_every_kind_with_a_name_is_registered_and_says_what_it_is() -> None:
     assert OUTPUTS["logits"] == Logits()
-    assert OUTPUTS.keys() == {"logits", "margin", "sum", "loss"}
+    assert OUTPUTS.keys() >= {"logits", "margin", "sum", "loss"}
     assert all(kind.name == name and kind.label for name, kind in OUTPUTS.items())
 
 
@@ -61,3 +65,28 @@ def test_experiments_offer_what_needs_only_logits() -> None:
 def test_outputs_must_be_a_matrix_of_the_examples(values: object) -> None:
     with pytest.raises(InputError, match=r"must be a tensor \(3 examples, O outputs\)"):
         evaluate_outputs(lambda output: values, None, 3, vectors(3))
+
+
+ONE_HOT, NUMBERS = np.eye(2)[[0, 1, 1]], np.array([[0.5], [2.0], [1.0]])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "of_classes", "of_numbers"),
+    [
+        ("logits", ONE_HOT, NUMBERS),
+        ("margin", [[-1], [1], [1]], NUMBERS),
+        ("sum", None, NUMBERS),
+        (1, [[0], [1], [1]], None),
+        ("loss", None, None),
+        (lambda output: output, None, None),
+    ],
+)
+def test_goals_follow_the_outputs(outputs: Any, of_classes: Any, of_numbers: Any) -> None:
+    for targets, expected in ((ONE_HOT, of_classes), (NUMBERS, of_numbers)):
+        if targets is NUMBERS and outputs == 1:
+            continue  # there is one column only
+        found = output_goals(outputs, targets)
+        if expected is None:
+            assert found is None
+        else:
+            np.testing.assert_array_equal(found, expected)
