@@ -59,14 +59,18 @@ def merged_layers(subject: Subject) -> dict[str, tuple[Tensor, Tensor | None]]:
     model, places = _model(subject)
     tensors = _renamed(subject, places)
     settings = _settings(subject, places, tensors)
-    with (
-        tempfile.TemporaryDirectory(prefix="ntk_propulsion-") as folder,
-        warnings.catch_warnings(),
-        torch.random.fork_rng(devices=[]),
-        quiet(),
-    ):
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), quiet():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
+        merged = _merged(kind, _adapted(peft, kind, model, tensors, settings))
+    return {module: _layer(merged, place) for module, place in places.items()}
+
+
+def _adapted(
+    peft: Any, kind: str, model: nn.Module, tensors: State, settings: Settings
+) -> nn.Module:
+    """Return the model with the adapter, which PEFT loads from a folder that is written for it."""
+    with tempfile.TemporaryDirectory(prefix="ntk_propulsion-") as folder:
         save_file(tensors, Path(folder) / "adapter_model.safetensors")
         (Path(folder) / "adapter_config.json").write_text(json.dumps(settings))
         try:
@@ -77,14 +81,17 @@ def merged_layers(subject: Subject) -> dict[str, tuple[Tensor, Tensor | None]]:
             targets = set(adapted.base_model.targeted_module_names)
         except Exception as error:  # as many kinds as adapters that make no sense
             raise InputError(_unfit(kind, error)) from None
-        _check(kind, tensors, held, targets, set(places.values()))
-        try:
-            merged = adapted.merge_and_unload()
-        except (NotImplementedError, AttributeError):
-            raise InapplicableError(f"the installed peft cannot merge {kind} adapters") from None
-        except Exception as error:
-            raise InputError(_unfit(kind, error)) from None
-    return {module: _layer(merged, place) for module, place in places.items()}
+    _check(kind, tensors, held, targets, set(settings["target_modules"]))
+    return adapted
+
+
+def _merged(kind: str, adapted: Any) -> nn.Module:
+    try:
+        return adapted.merge_and_unload()
+    except (NotImplementedError, AttributeError):
+        raise InapplicableError(f"the installed peft cannot merge {kind} adapters") from None
+    except Exception as error:
+        raise InputError(_unfit(kind, error)) from None
 
 
 def _peft(kind: str) -> Any:

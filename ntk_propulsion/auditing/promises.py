@@ -104,36 +104,41 @@ def _fingerprint(subject: Subject) -> Counted:
     recorded = subject.tuned.metadata.get("base")
     if not recorded:
         raise InputError("the adapter records no fingerprint of its base")
-    model = _adapted(subject)
-    # Names are all that counts here: not how many vectors, nor where they start.
-    wrap(
-        model,
-        replace(adapter_settings(subject), initialisation=1.0, vectors=1, pooling="average"),
-    )
-    trained = set(wrapping(model).trained)
-    parameters = plain_parameters(model)
-    aligned = align(subject.base, parameters)
-    key_of = {name: key for key, name in aligned.pairs.items()}
-    seen = {id(parameters[name]) for name in trained}
-    digest, absent = hashlib.sha256(), []
-    for name, parameter in parameters.items():
-        if id(parameter) in seen:
-            continue
-        seen.add(id(parameter))
-        if name not in key_of:
-            absent.append(name)
-            continue
-        digest.update(name.encode())
-        value = real(subject.base.tensor(key_of[name]))
-        add_tensor(digest, value.float() if value.is_floating_point() else value)
+    keys = _frozen_keys(subject)
+    absent = [name for name, key in keys.items() if key is None]
     if absent:
         raise InputError(
             f"{len(absent)} frozen tensors of the model that it was trained on are not in the "
             f"base's file, e.g. {shown(absent[0])} (a head made afresh)"
         )
+    digest = hashlib.sha256()
+    for name, key in keys.items():
+        digest.update(name.encode())
+        value = real(subject.base.tensor(str(key)))
+        add_tensor(digest, value.float() if value.is_floating_point() else value)
     same = digest.hexdigest() == recorded
     words = "the base is the one that the adapter was trained on"
     return recorded[:12], digest.hexdigest()[:12], same, words if same else f"not so: {words}"
+
+
+def _frozen_keys(subject: Subject) -> dict[str, str | None]:
+    """Return the parameters that our adapter left alone, each once, with the base's keys of them.
+
+    None stands for what the base's file lacks.
+    """
+    model = _adapted(subject)
+    # Names are all that counts here: not how many vectors, nor where they start.
+    settings = adapter_settings(subject)
+    wrap(model, replace(settings, initialisation=1.0, vectors=1, pooling="average"))
+    parameters = plain_parameters(model)
+    key_of = {name: key for key, name in align(subject.base, parameters).pairs.items()}
+    seen = {id(parameters[name]) for name in wrapping(model).trained}
+    keys: dict[str, str | None] = {}
+    for name, parameter in parameters.items():
+        if id(parameter) not in seen:
+            keys[name] = key_of.get(name)
+        seen.add(id(parameter))
+    return keys
 
 
 def _rank(subject: Subject) -> Counted:

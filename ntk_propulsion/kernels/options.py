@@ -132,7 +132,7 @@ class Options:
         return parse_memory(self.memory)
 
 
-DEFAULT = Options()
+DEFAULT_OPTIONS = Options()
 
 
 def parse_memory(memory: Memory) -> int:

@@ -18,12 +18,9 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.kernels import Kernels
+from ntk_propulsion.kernels import DEFAULT_OPTIONS, Kernels, Options, empirical_ntk, visit_layers
 from ntk_propulsion.kernels.batch import Batch, batch_size
 from ntk_propulsion.kernels.blocks import bias_rows, feature_rows, weight_kernel
-from ntk_propulsion.kernels.layers import visit_layers
-from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.options import DEFAULT, Options
 from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion, mean_square
 from ntk_propulsion.kernels.tunings import Feature, Full, LayerUse, Parameters, Propulsion
@@ -94,7 +91,7 @@ def measure_budget(
     head_modules: Collection[str] = (),
     resamples: int = 1000,
     module_intervals: bool = False,
-    options: Options = DEFAULT,
+    options: Options = DEFAULT_OPTIONS,
     progress: Progress | None = None,
 ) -> Budget:
     """Return the error budget of Theorem 1 for a model on a batch of N examples.

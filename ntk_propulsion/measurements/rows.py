@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.measurements.distances import kernel_distances, kernel_drifts
 from ntk_propulsion.measurements.modules import module_comparisons
 from ntk_propulsion.measurements.parts import PARTS, parts_of, plain_module

@@ -16,9 +16,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import data_fingerprint, model_fingerprint
+from ntk_propulsion.kernels import DEFAULT_OPTIONS, Options, data_fingerprint, model_fingerprint
 from ntk_propulsion.kernels.batch import Batch
-from ntk_propulsion.kernels.options import DEFAULT, Options
 from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.tasks import Example, Task
@@ -58,7 +57,7 @@ def record_trajectory(
     at: Iterable[int] | None = None,
     targets: ArrayLike | None = None,
     outputs: OutputsLike = "logits",
-    options: Options = DEFAULT,
+    options: Options = DEFAULT_OPTIONS,
     seed: int = 0,
     output_dir: Path | str | None = None,
     on_step: OnStep | None = None,

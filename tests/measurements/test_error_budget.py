@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import Options
-from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels import Options, empirical_ntk
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion, mean_square, redraw
 from ntk_propulsion.measurements.error_budget import Budget, measure_budget
 from ntk_propulsion.models.roles import select

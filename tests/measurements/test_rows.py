@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ntk_propulsion import load_kernels
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.measurements import rows
 from ntk_propulsion.propulsion import load_adapter, scaling_statistics
 from ntk_propulsion.theory.distances import compare_kernels

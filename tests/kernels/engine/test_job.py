@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import Options
 from ntk_propulsion.kernels.engine.job import Job, Side
 from ntk_propulsion.kernels.engine.prepared import prepared
-from ntk_propulsion.kernels.options import Options
 from ntk_propulsion.kernels.outputs import resolve_outputs
 from ntk_propulsion.kernels.tunings import BitFit, Full, Propulsion
 from tests.architectures import build, vectors
