@@ -51,7 +51,8 @@ def _collect(form: Any, found: dict[str, type]) -> None:
 
 def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
     """Return (name, meaning) of each entry of a docstring's list of attributes."""
-    name, words = "", []
+    name = ""
+    words: list[str] = []
     for line in docstring.partition("\nAttributes:\n")[2].splitlines():
         if entry := _FIELD.match(line):
             if name:
