@@ -46,8 +46,9 @@ def as_batch(data: Data) -> Batch:
         return data
     if isinstance(data, tuple | list):
         return tree_map(_as_tensor, data)
+    kind = f"{type(data).__module__}.{type(data).__qualname__}".removeprefix("builtins.")
     raise InputError(
-        f"data is a {type(data).__name__}: give the dict that the model takes, a tensor, a tuple "
+        f"data is a {kind}: give the dict that the model takes, a tensor, a tuple "
         "of positional arguments, a torch Dataset or a DataLoader"
     )
 

@@ -80,10 +80,9 @@ def record_trajectory(
         task: Settles the loss.
         train_examples: What to train on.
         batch: Of the kernels: what the model takes, N examples.
-        method: What trains: ``"full"``, ``"propulsion"``, ``"lora"``, ``"adalora"``, ``"ia3"``,
-            ``"bitfit"``, ``"layernorm"``, ``"head"``, sums such as ``"propulsion+head"``, a tuning
-            with settings of its own, a `PropulsionConfig`, or a configuration of ``peft``; see
-            `methods.apply_method`.
+        method: What trains, as `training.methods.apply_method` takes it: the name of a tuning, a
+            sum such as ``"propulsion+head"``, a tuning with settings of its own, a
+            `PropulsionConfig`, or a configuration of ``peft``.
         steps: How many optimiser steps.
         learning_rate: The peak of the schedule.
         at: After how many steps to record; theta_0 always is. By default 0, 1, 2, 5, 10, 20, 50
