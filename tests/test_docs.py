@@ -94,7 +94,8 @@ def hooks():
     pytest.importorskip("mkdocs")
     pytest.importorskip("latex2mathml")
     sys.path.insert(0, str(HOOKS))
-    names = ("markup", "pages", "studies", "commands", "reference", "mathematics", "offline")
+    names = ("markup", "pages", "studies", "commands", "reports", "reference", "mathematics",
+             "offline")  # fmt: skip
     try:
         yield {name: importlib.import_module(name) for name in names}
     finally:
@@ -114,7 +115,8 @@ def nav_places(nav: object) -> list[str]:
 def test_every_page_of_the_navigation_exists_and_every_page_is_in_it(hooks):
     yaml = pytest.importorskip("yaml")
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    made = {"commands.md", "speed.md", *hooks["studies"].pages(), *hooks["reference"].pages()}
+    made = {"commands.md", "report.md", "speed.md"}
+    made |= {*hooks["studies"].pages(), *hooks["reference"].pages()}
     written = {str(page.relative_to(DOCS)) for page in PAGES}
     places = set(nav_places(nav))
     assert places <= made | written
@@ -231,3 +233,16 @@ def test_a_page_that_asks_another_machine_for_something_stops_the_build(hooks, h
             hooks["offline"].on_post_page(html)
     else:
         assert hooks["offline"].on_post_page(html) == html
+
+
+def test_the_page_on_report_json_explains_every_form_and_every_key_of_a_comparison(hooks):
+    page, schemas = hooks["reports"].page(), hooks["reports"].schemas()
+    for schema in schemas.values():
+        for name, form in schema["$defs"].items():
+            assert page.count(f"### {name}\n") == 1
+            assert form["description"], name
+            for key in form.get("properties", {}):
+                assert f"<code>{hooks['markup'].literal(key)}</code>" in page
+    for name, form in schemas["report"]["$defs"].items():
+        for key, it in form.get("properties", {}).items():
+            assert it.get("description"), f"{name}.{key} is not explained"
