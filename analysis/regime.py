@@ -18,7 +18,7 @@ from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Estimate, Verdi
 from analysis.framework.study import Check, Study, Work
 from analysis.framework.tables import Row
 from ntk_propulsion.figures import style
-from ntk_propulsion.kernels.linearization import model_outputs
+from ntk_propulsion.kernels import model_outputs
 from ntk_propulsion.measurements import regime
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.propulsion import NEAR_ONE, TOTAL, PropulsionConfig, scaling_statistics, wrap

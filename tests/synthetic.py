@@ -19,7 +19,7 @@ from ntk_propulsion.experiment.results import (
     TrainingRun,
 )
 from ntk_propulsion.experiment.settings import Settings
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.measurements.parts import parts_of
 from ntk_propulsion.measurements.tables import (
     KernelDistance,

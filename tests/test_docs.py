@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,8 @@ def hooks():
     pytest.importorskip("mkdocs")
     pytest.importorskip("latex2mathml")
     sys.path.insert(0, str(HOOKS))
-    names = ("markup", "pages", "studies", "commands", "reference", "mathematics", "offline")
+    names = ("markup", "pages", "studies", "commands", "reports", "reference", "mathematics",
+             "offline")  # fmt: skip
     try:
         yield {name: importlib.import_module(name) for name in names}
     finally:
@@ -113,11 +115,35 @@ def nav_places(nav: object) -> list[str]:
 def test_every_page_of_the_navigation_exists_and_every_page_is_in_it(hooks):
     yaml = pytest.importorskip("yaml")
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    made = {"commands.md", "speed.md", *hooks["studies"].pages(), *hooks["reference"].pages()}
+    made = {"commands.md", "report.md", "speed.md"}
+    made |= {*hooks["studies"].pages(), *hooks["reference"].pages()}
     written = {str(page.relative_to(DOCS)) for page in PAGES}
     places = set(nav_places(nav))
     assert places <= made | written
     assert written <= places
+
+
+def table_under(heading: str) -> list[list[str]]:
+    """The rows of the table under a heading of the page on architecture."""
+    text = (DOCS / "architecture.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line] for line in lines[1:]]
+
+
+def test_the_rooms_of_the_page_on_architecture_are_the_layers_from_the_top():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    rooms = [name for layer in layers[1:-1] for name in layer.split(" | ")]
+    assert [row[0].strip("`") for row in table_under("The rooms")] == rooms
+
+
+def test_a_change_touches_one_or_two_files_that_exist():
+    changes = table_under("Where a change goes")
+    assert len(changes) >= 10
+    for _, files in changes:
+        named = [name for name in re.findall(r"`([^`]+)`", files) if "/" in name]
+        assert 1 <= len(named) <= 2
+        assert all((ROOT / name).is_file() for name in named)
 
 
 def test_every_study_with_results_has_a_page_with_its_figures_and_verdicts(hooks):
@@ -144,10 +170,10 @@ def test_a_new_study_appears_by_itself(hooks, tmp_path):
 
 def test_the_reference_has_every_module_of_every_package(hooks):
     named = {module for modules in hooks["reference"].packages().values() for module in modules}
-    for package in sorted((ROOT / "ntk_propulsion").glob("*/__init__.py")):
-        for path in package.parent.glob("*.py"):
-            if path.stem != "__init__":
-                assert ".".join(path.relative_to(ROOT).with_suffix("").parts) in named
+    for path in (ROOT / "ntk_propulsion").glob("*/**/*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        private = path.name.startswith("_") or "engine" in path.parts
+        assert (module in named) is not private
 
 
 def test_the_command_page_names_every_option(hooks):
@@ -207,3 +233,16 @@ def test_a_page_that_asks_another_machine_for_something_stops_the_build(hooks, h
             hooks["offline"].on_post_page(html)
     else:
         assert hooks["offline"].on_post_page(html) == html
+
+
+def test_the_page_on_report_json_explains_every_form_and_every_key_of_a_comparison(hooks):
+    page, schemas = hooks["reports"].page(), hooks["reports"].schemas()
+    for schema in schemas.values():
+        for name, form in schema["$defs"].items():
+            assert page.count(f"### {name}\n") == 1
+            assert form["description"], name
+            for key in form.get("properties", {}):
+                assert f"<code>{hooks['markup'].literal(key)}</code>" in page
+    for name, form in schemas["report"]["$defs"].items():
+        for key, it in form.get("properties", {}).items():
+            assert it.get("description"), f"{name}.{key} is not explained"

@@ -29,8 +29,8 @@ from analysis.framework.options import Training
 from analysis.framework.study import Work, seeds
 from analysis.framework.tables import Row
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import visit_layers
 from ntk_propulsion.kernels.blocks import EmbeddingBlock, LayerUse, LinearBlock
-from ntk_propulsion.kernels.layers import visit_layers
 from ntk_propulsion.kernels.redraws import mean_square
 from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.runs.options import option

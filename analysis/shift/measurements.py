@@ -29,13 +29,13 @@ from analysis.framework.tables import Row
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.outputs import output_goals, resolve_outputs
 from ntk_propulsion.kernels.tunings import Propulsion, RandomSubset, Tuning, resolve_tuning
-from ntk_propulsion.measurements.rows import measured
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.propulsion import PropulsionConfig
 from ntk_propulsion.runs.options import option
 from ntk_propulsion.tasks import Example, Task, draw, load_task
+from ntk_propulsion.theory.comparison import estimate_distances
 from ntk_propulsion.theory.kernel_regression import choose_ridge, ridge_predictions
 from ntk_propulsion.training.finetuning import TrainingDiverged
 
@@ -251,11 +251,13 @@ class _Source:
         for tuning, found in parts.items():
             for part in ("all", "without_head"):
                 if tuning != "full" and part in found:
-                    every = measured(found[part], parts["full"][part], self.width, self.seed)
+                    every = estimate_distances(
+                        found[part], parts["full"][part], self.width, seed=self.seed
+                    )
                     about = Predictor("kernel", tuning, part)._asdict()
                     for name in DISTANCES:
                         if name in every:
-                            yield {"quantity": name, **about, **every[name]}
+                            yield {"quantity": name, **about, **vars(every[name])}
 
     def _accuracies(
         self, examples: Sequence[Example], batch: dict[str, torch.Tensor]

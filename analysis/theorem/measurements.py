@@ -30,8 +30,8 @@ from ntk_propulsion.kernels.tunings import (
     controls,
     resolve_tuning,
 )
+from ntk_propulsion.measurements.distances import kernel_distances
 from ntk_propulsion.measurements.error_budget import measure_budget
-from ntk_propulsion.measurements.rows import distance_rows
 from ntk_propulsion.models.heads import head_modules
 from ntk_propulsion.propulsion import PropulsionConfig, merge
 from ntk_propulsion.runs.options import option
@@ -123,9 +123,9 @@ class _Task:
             options=self.at.options,
         )
         return [
-            {"kind": "budget", "point": "theta0", **row}
-            for row in found.rows()
-            if row["part"] != "module" or row["distance"] in OF_MODULES
+            {"kind": "budget", "point": "theta0", **vars(row)}
+            for row in found.table()
+            if row.part != "module" or row.distance in OF_MODULES
         ]
 
     def tuned(self) -> list[Row]:
@@ -171,15 +171,15 @@ def _binds(tuning: Tuning, at: Subject) -> bool:
 
 def _distances(point: str, parts: Mapping[str, Parts], at: Subject) -> Iterator[Row]:
     """Yield every distance from full fine-tuning, one a row."""
-    for row in distance_rows(point, parts, at.outputs, at.seed):
-        for distance, measured in row["metrics"].items():
+    for row in kernel_distances(point, parts, at.outputs, at.seed):
+        for distance, measured in row.metrics.items():
             yield {
                 "kind": "distance",
                 "point": point,
-                "part": row["part"],
-                "tuning": row["tuning"],
+                "part": row.part,
+                "tuning": row.tuning,
                 "distance": distance,
-                **measured,
+                **vars(measured),
             }
 
 

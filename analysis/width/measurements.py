@@ -31,8 +31,7 @@ from analysis.width.curves import (
 )
 from analysis.width.identities import identities
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.kernels import Kernels
-from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels import Kernels, empirical_ntk
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion
 from ntk_propulsion.kernels.tunings import Full, Propulsion
 from ntk_propulsion.models.heads import head_modules

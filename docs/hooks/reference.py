@@ -1,4 +1,4 @@
-"""The reference: a page for each package, made of its modules' docstrings."""
+"""The reference: a page for each room, made of its public modules' docstrings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from mkdocs.structure.files import Files
 from pages import ROOT, add_pages, extend_nav
 
 PACKAGE = ROOT / "ntk_propulsion"
-STUDY_API = ("study", "options", "subject", "rules", "rulebook", "grid")
-COMMANDS = ("compare", "audit", "convert", "command_line", "__main__", "__init__")
+PRIVATE = PACKAGE / "kernels" / "engine"
+STUDY_API = (
+    "framework.study",
+    "framework.tables",
+    "framework.options",
+    "framework.rules",
+    "framework.rulebook",
+    "fixtures.subject",
+    "fixtures.grid",
+)
 INDEX = """# Reference
 
 Made of the docstrings. Shapes are written like `(N*O, N*O)`: N examples, O outputs, and row
@@ -22,7 +30,7 @@ The names that `import ntk_propulsion` gives:
 
 {names}
 
-All the rest, by package:
+All the rest, by room:
 
 {packages}
 """
@@ -30,17 +38,17 @@ All the rest, by package:
 
 def packages() -> dict[str, list[str]]:
     """Return the modules of each page, by the page's title."""
-    subpackages = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
-    pages = {f"ntk_propulsion.{path.name}": _modules(path) for path in subpackages}
-    own = [name for name in _modules(PACKAGE) if name.rpartition(".")[2] not in COMMANDS]
+    rooms = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
+    pages = {f"ntk_propulsion.{path.name}": _modules(path) for path in rooms}
     study = [f"analysis.{name}" for name in STUDY_API]
-    return {**pages, "ntk_propulsion": own, "analysis": study}
+    return {**pages, "ntk_propulsion": ["ntk_propulsion.errors"], "analysis": study}
 
 
-def _modules(folder: Path) -> list[str]:
-    names = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
-    prefix = folder.relative_to(ROOT).as_posix().replace("/", ".")
-    return [f"{prefix}.{name}" for name in names]
+def _modules(room: Path) -> list[str]:
+    """Return a room's modules, those of its inner rooms too; what is private is left out."""
+    paths = [path for path in room.rglob("*.py") if not path.name.startswith("_")]
+    public = [path.with_suffix("") for path in paths if PRIVATE not in path.parents]
+    return sorted(".".join(path.relative_to(ROOT).parts) for path in public)
 
 
 def pages() -> dict[str, str]:
@@ -77,14 +85,27 @@ def _index() -> str:
 
 def _public_names() -> str:
     """Return a list of the package's own names, each leading to where it is described."""
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    homes = {alias.name: node.module or "" for node in imports for alias in node.names}
     public: list[str] = []
-    for node in tree.body:
+    for node in ast.parse((PACKAGE / "__init__.py").read_text()).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             public = ast.literal_eval(node.value)
-    return "\n".join(f"* [`{name}`][{homes[name]}.{name}]" for name in public)
+    return "\n".join(_link(name, _home("ntk_propulsion", name)) for name in public)
+
+
+def _link(name: str, home: str) -> str:
+    """Return a name that leads to its description, if what it is described in is public."""
+    described = not any(part.startswith("_") for part in home.split("."))
+    return f"* [`{name}`][{home}.{name}]" if described else f"* `{name}`"
+
+
+def _home(module: str, name: str) -> str:
+    """Return the module that defines a name, which rooms on the way only pass on."""
+    path = ROOT / module.replace(".", "/") / "__init__.py"
+    if path.is_file():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+                return _home(node.module or "", name)
+    return module
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

@@ -17,8 +17,7 @@ from ntk_propulsion.auditing.checkpoint import (
 from ntk_propulsion.auditing.models import Ends, Ground, both_ends
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.subject import Subject
-from ntk_propulsion.kernels import Kernel, Options
-from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels import Kernel, Options, empirical_ntk
 from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.kernels.tunings import Full, Propulsion
 from ntk_propulsion.measurements.distances import kernel_distances, kernel_drifts

@@ -10,7 +10,7 @@ import numpy as np
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, NamedVerdict
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.tables import VectorComparison
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.runs.environment import Environment
 
 SCHEMA = 2

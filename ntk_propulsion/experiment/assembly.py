@@ -22,7 +22,7 @@ from ntk_propulsion.experiment.results import (
     TrainingRun,
 )
 from ntk_propulsion.experiment.settings import Settings
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.kernels.outputs import output_goals
 from ntk_propulsion.measurements.distances import kernel_distances, kernel_drifts
 from ntk_propulsion.measurements.modules import module_comparisons

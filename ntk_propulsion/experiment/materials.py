@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from torch import nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.experiment.settings import NONE, Settings
+from ntk_propulsion.experiment.settings import ALL, NONE, Settings
 from ntk_propulsion.kernels.outputs import OUTPUTS
 from ntk_propulsion.kernels.tunings import (
     Full,
@@ -29,8 +29,7 @@ from ntk_propulsion.tasks import Example, Task, draw, load_task
 from ntk_propulsion.training.methods import check_method
 from ntk_propulsion.training.sweep import candidate_rates, hold_out
 
-Method = Literal["full", "propulsion"]
-BOTH: tuple[Method, ...] = ("full", "propulsion")
+BOTH = ("full", "propulsion")
 
 
 @dataclass
@@ -123,7 +122,7 @@ def _tunings(settings: Settings, model: nn.Module, notes: list[str]) -> list[Tun
     select(model, settings.positions)
     found: dict[str, Tuning] = {"full": Full(), "propulsion": propulsion_of(settings)}
     for name in settings.tunings or controls():
-        tuning = resolve_tuning(name).in_run(propulsion_of(settings), settings.seed)
+        tuning = method_of(settings, name)
         try:
             tuning.bind(model)
         except InputError as error:
@@ -136,17 +135,18 @@ def _tunings(settings: Settings, model: nn.Module, notes: list[str]) -> list[Tun
 
 
 def _recorded(settings: Settings, model: nn.Module, notes: list[str]) -> dict[str, Tuning]:
-    """Return the methods to record; a default one that cannot train the model becomes a note."""
+    """Return the methods to record; of all, one that cannot train the model becomes a note."""
     found: dict[str, Tuning] = {}
     if not settings.steps or settings.trajectories == NONE:
         return found
-    for name in settings.trajectories or recorded():
-        tuning = resolve_tuning(name).in_run(propulsion_of(settings), settings.seed)
+    everything = settings.trajectories == ALL
+    for name in recorded() if everything else settings.trajectories:
+        tuning = method_of(settings, name)
         try:
             check_method(model, tuning)
             candidate_rates(tuning)
         except InputError as error:
-            if settings.trajectories:
+            if not everything:
                 raise
             notes.append(f"no trajectory of {name}: {error}")
         else:
@@ -162,6 +162,11 @@ def _hold_out(
     if sweeps and any(settings.given_rate(name) is None for name in {*BOTH, *recorded}):
         return hold_out(task, seed=settings.seed)
     return task, []
+
+
+def method_of(settings: Settings, name: str) -> Tuning:
+    """Return what trains by a name, as these settings have it."""
+    return resolve_tuning(name).in_run(propulsion_of(settings), settings.seed)
 
 
 def propulsion_of(settings: Settings) -> Propulsion:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ntk_propulsion.experiment.settings import Settings
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.measurements.tables import (
     KernelDistance,
     KernelDrift,

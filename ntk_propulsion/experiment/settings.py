@@ -59,10 +59,9 @@ class Settings:
     sweep: int = option(3, "Learning rates tried per method; 1: none.")
     sweep_steps: int = option(12, "Steps of each trial, at most.")
     trajectories: tuple[str, ...] = option(
-        (),
-        "Methods whose kernels are recorded along training, or none.",
-        unset="all of full, propulsion, lora, adalora, ia3, bitfit, layernorm that the model has "
-        "something for",
+        ("full", "propulsion"),
+        "Methods whose kernels are recorded along training; all for every one that is known, none "
+        "for none.",
     )
     trajectory_points: int = option(3, "Recorded steps after the first.")
     trajectory_examples: int = option(6, "Of the N, those whose kernels are recorded.")
@@ -103,7 +102,7 @@ class Settings:
         for setting, least, why in _LEAST:
             if getattr(self, setting) < least:
                 raise InputError(f"{_option(setting)} {getattr(self, setting)}: {why}")
-        for method in () if self.trajectories == NONE else self.trajectories:
+        for method in () if self.trajectories in (NONE, ALL) else self.trajectories:
             resolve_tuning(method)
         for setting in ("learning_rate", "propulsion_learning_rate"):
             rate = getattr(self, setting)

@@ -15,7 +15,7 @@ from ntk_propulsion.figures.depth import depth_axis, spoken
 from ntk_propulsion.figures.plot import Plot
 from ntk_propulsion.figures.setting import Setting
 from ntk_propulsion.figures.style import plain
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.measurements.modules import module_comparisons
 from ntk_propulsion.measurements.parts import plain_module
 from ntk_propulsion.measurements.tables import ModuleComparison

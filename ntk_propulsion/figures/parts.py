@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.measurements.parts import PARTS, parts_of
 from ntk_propulsion.theory.inputs import Array, KernelLike, as_square
 

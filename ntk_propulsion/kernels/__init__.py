@@ -11,10 +11,11 @@ from ntk_propulsion.kernels.linearization import (
 )
 from ntk_propulsion.kernels.ntk import empirical_ntk, plan_ntk
 from ntk_propulsion.kernels.operator import ntk_operator
-from ntk_propulsion.kernels.options import Options
+from ntk_propulsion.kernels.options import DEFAULT_OPTIONS, Options
 from ntk_propulsion.kernels.plan import Plan
 
 __all__ = [
+    "DEFAULT_OPTIONS",
     "Kernel",
     "Kernels",
     "Options",

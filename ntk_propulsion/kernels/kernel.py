@@ -344,10 +344,8 @@ class Kernel:
             InputError: The kernels are of other examples or outputs, or either is zero.
         """
         if not isinstance(other, Kernel):
-            raise InputError(
-                f"a kernel is compared with a kernel, not with a {type(other).__name__}: for "
-                "matrices there is compare_kernels"
-            )
+            name = type(other).__name__
+            raise InputError(f"compare takes a kernel, not a {name}: for that, compare_kernels")
         found = estimate_distances(self, other, resamples=resamples, seed=seed)
         return Comparison(self.tuning, other.tuning, found)
 

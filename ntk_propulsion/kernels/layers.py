@@ -11,7 +11,7 @@ from torch import nn
 from ntk_propulsion.kernels.data import Data
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
 from ntk_propulsion.kernels.ntk import open_job
-from ntk_propulsion.kernels.options import DEFAULT, Options
+from ntk_propulsion.kernels.options import DEFAULT_OPTIONS, Options
 from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.kernels.tunings import Tuning, output_scaling
 from ntk_propulsion.models.roles import select
@@ -27,7 +27,7 @@ def visit_layers(
     *,
     positions: str | tuple[str, ...] = "all",
     outputs: OutputsLike = "logits",
-    options: Options = DEFAULT,
+    options: Options = DEFAULT_OPTIONS,
 ) -> None:
     """Call ``visit(module name, uses)`` once for each layer, with all that its kernels are made of.
 

@@ -14,7 +14,7 @@ from ntk_propulsion.kernels.batch import batch_size, call, move, take
 from ntk_propulsion.kernels.data import Data, as_batch, checked_batch
 from ntk_propulsion.kernels.engine.prepared import prepared
 from ntk_propulsion.kernels.operator import Jacobian
-from ntk_propulsion.kernels.options import DEFAULT, Options
+from ntk_propulsion.kernels.options import DEFAULT_OPTIONS, Options
 from ntk_propulsion.kernels.outputs import (
     OutputsLike,
     evaluate_outputs,
@@ -33,7 +33,7 @@ def linearized_outputs(
     data: Data,
     outputs: OutputsLike = "logits",
     *,
-    options: Options = DEFAULT,
+    options: Options = DEFAULT_OPTIONS,
 ) -> Tensor:
     """Return f_0 + J_0 (theta_t - theta_0), (N, O): exact, J_0 is never formed.
 
@@ -79,7 +79,7 @@ def model_outputs(
     data: Data,
     outputs: OutputsLike = "logits",
     *,
-    options: Options = DEFAULT,
+    options: Options = DEFAULT_OPTIONS,
 ) -> Tensor:
     """Return f, (N, O), computed as :func:`linearized_outputs` computes f_0.
 

@@ -15,8 +15,9 @@ from ntk_propulsion.kernels.collection import Kernels
 from ntk_propulsion.kernels.data import Data, as_batch, checked_batch
 from ntk_propulsion.kernels.dtypes import Dtype
 from ntk_propulsion.kernels.engine.binding import Binding
-from ntk_propulsion.kernels.engine.job import Job, Progress, Side
+from ntk_propulsion.kernels.engine.job import Job, Progress
 from ntk_propulsion.kernels.engine.prepared import prepared
+from ntk_propulsion.kernels.engine.side import Side
 from ntk_propulsion.kernels.fingerprints import data_fingerprint
 from ntk_propulsion.kernels.options import Memory, Options
 from ntk_propulsion.kernels.outputs import BatchOutputs, OutputsLike, resolve_outputs

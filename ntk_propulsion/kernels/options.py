@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Protocol, Self
 
 import psutil
@@ -76,7 +77,7 @@ class Options:
             object.__setattr__(self, "memory", parse_memory(self.memory))
         if self.chunk is not None and self.chunk < 1:
             raise InputError(f"a pass takes at least one example at once, not {self.chunk}")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+        if not isinstance(self.seed, Integral) or not 0 <= self.seed < 2**32:
             raise InputError(f"seed {self.seed}: give a whole number from 0 to {2**32 - 1}")
         if self.product not in PRODUCTS:
             raise unknown("product", str(self.product), PRODUCTS)
@@ -132,7 +133,7 @@ class Options:
         return parse_memory(self.memory)
 
 
-DEFAULT = Options()
+DEFAULT_OPTIONS = Options()
 
 
 def parse_memory(memory: Memory) -> int:

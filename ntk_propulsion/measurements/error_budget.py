@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,13 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.kernels import Kernels
+from ntk_propulsion.kernels import DEFAULT_OPTIONS, Kernels, Options, empirical_ntk, visit_layers
 from ntk_propulsion.kernels.batch import Batch, batch_size
 from ntk_propulsion.kernels.blocks import bias_rows, feature_rows, weight_kernel
-from ntk_propulsion.kernels.layers import visit_layers
-from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.options import DEFAULT, Options
 from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion, mean_square
 from ntk_propulsion.kernels.tunings import Feature, Full, LayerUse, Parameters, Propulsion
-from ntk_propulsion.measurements.rows import Row, parts_of
+from ntk_propulsion.measurements.parts import parts_of
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.theory.error_budget import (
     BudgetStep,
@@ -40,6 +37,39 @@ from ntk_propulsion.theory.inputs import Array, as_array
 
 Progress = Callable[[int, int], None]
 PARTS = ("all", "without_head")
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """One distance of one step of a budget, as a table has it.
+
+    Attributes:
+        part: ``"all"``, ``"without_head"``, or ``"module"`` for a layer's.
+        module: The layer's name; empty for a part.
+        step: The step's name.
+        distance: The distance's name.
+        value: The distance; its mean over the redraws where the step has any.
+        sd: Its standard deviation over redraws; None for fewer than two.
+        se: The standard error of the mean; None likewise.
+        min: The least of the values.
+        max: The greatest.
+        low: Lower end of the interval over examples; None where none was asked for.
+        high: Its upper end.
+        draws: How many values the mean is of; 0 for a step without redraws.
+    """
+
+    part: str
+    module: str
+    step: str
+    distance: str
+    value: float
+    sd: float | None
+    se: float | None
+    min: float
+    max: float
+    low: float | None
+    high: float | None
+    draws: int
 
 
 @dataclass(frozen=True)
@@ -67,20 +97,16 @@ class Budget:
     modules: dict[str, dict[str, BudgetStep]]
     kernels: dict[str, dict[str, Array]]
 
-    def rows(self) -> list[Row]:
-        """Return one row for each distance, fit for a CSV.
-
-        Its keys are part (``"module"`` for a layer's), module (its name, or empty), step, distance
-        and the fields of `theory.error_budget.Measured`.
-        """
-        found = [(part, "", steps) for part, steps in self.parts.items()]
-        found += [("module", name, steps) for name, steps in self.modules.items()]
-        return [
-            {"part": part, "module": name, "step": step, "distance": distance, **asdict(measured)}
-            for part, name, steps in found
+    def table(self) -> tuple[BudgetRow, ...]:
+        """Return every distance of every step, of the parts and then of the layers."""
+        within = [(part, "", steps) for part, steps in self.parts.items()]
+        within += [("module", name, steps) for name, steps in self.modules.items()]
+        return tuple(
+            BudgetRow(part, name, step, distance, **vars(measured))
+            for part, name, steps in within
             for step, distances in steps.items()
             for distance, measured in distances.items()
-        ]
+        )
 
 
 def measure_budget(
@@ -94,7 +120,7 @@ def measure_budget(
     head_modules: Collection[str] = (),
     resamples: int = 1000,
     module_intervals: bool = False,
-    options: Options = DEFAULT,
+    options: Options = DEFAULT_OPTIONS,
     progress: Progress | None = None,
 ) -> Budget:
     """Return the error budget of Theorem 1 for a model on a batch of N examples.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.measurements.parts import plain_module
 from ntk_propulsion.measurements.tables import ModuleComparison
 from ntk_propulsion.theory.distances import compare_kernels

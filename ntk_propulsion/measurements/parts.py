@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.theory.inputs import Array
 
 PARTS = ("all", "without_head", "head")

@@ -14,11 +14,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from ntk_propulsion.kernels import (
+    DEFAULT_OPTIONS,
+    Kernel,
+    Options,
+    empirical_ntk,
+    linearized_outputs,
+    model_outputs,
+)
 from ntk_propulsion.kernels.batch import Batch
-from ntk_propulsion.kernels.kernel import Kernel
-from ntk_propulsion.kernels.linearization import linearized_outputs, model_outputs
-from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.options import DEFAULT, Options
 from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.kernels.tunings import Tuning, resolve_tuning
 from ntk_propulsion.theory.distances import compare_kernels
@@ -124,7 +128,7 @@ def measure_regime(
     tuning: str | Tuning = "full",
     outputs: OutputsLike = "logits",
     *,
-    options: Options = DEFAULT,
+    options: Options = DEFAULT_OPTIONS,
     before: Kernel | None = None,
 ) -> RegimeMeasures:
     """Measure linearization and feature drift between a model before and after training, exactly.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.measurements.parts import Parts
 from ntk_propulsion.measurements.tables import KernelSummary
 from ntk_propulsion.theory.inputs import Array

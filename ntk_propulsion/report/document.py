@@ -10,6 +10,8 @@ from ntk_propulsion.report.answer import answer
 from ntk_propulsion.report.claims import Claim, claims
 from ntk_propulsion.runs.environment import Environment
 
+GOES_ON = "This run goes on: the page shows what is known so far, and grows after each training."
+
 
 @dataclass(frozen=True)
 class AnsweredResults(Results):
@@ -44,10 +46,13 @@ class Report:
 def report_of(experiment: Experiment) -> Report:
     """Return what report.json says of an experiment, as far as it is known."""
     results = experiment.results
+    said = answer(results)
+    if not experiment.complete:
+        said = [GOES_ON, *said]
     return Report(
         experiment.schema,
         experiment.config,
         experiment.environment,
-        AnsweredResults(**vars(results), answer=tuple(answer(results))),
+        AnsweredResults(**vars(results), answer=tuple(said)),
         tuple(claims(results)),
     )

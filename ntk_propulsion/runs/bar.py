@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Told = Callable[[int, int], None]
 """Called with (done, in all)."""
@@ -23,6 +28,16 @@ def shown(progress: Told | bool | None, what: str) -> Iterator[Told | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn()) as bars:
+    with Progress(*columns, TimeElapsedColumn(), console=_console()) as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _console() -> Console:
+    """Return where bars go; in a notebook without widgets, its plain text output."""
+    from rich.console import Console
+
+    console = Console()
+    if console.is_jupyter and find_spec("ipywidgets") is None:
+        return Console(force_jupyter=False, force_terminal=True, width=console.width)
+    return console

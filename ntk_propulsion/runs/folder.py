@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.files import write_atomically
+from ntk_propulsion.runs.records import from_json, to_json
 
+T = TypeVar("T")
 FORMAT = "ntk_propulsion.run/1"
 SETTINGS = "run.json"
 FINAL = "report.json"
@@ -114,11 +116,17 @@ class Run:
         """Return the path of a step's file or folder."""
         return self.folder / STEPS / name
 
-    def step(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what a step gives (plain JSON), doing it only if it is not done.
+    def step(self, name: str, work: Callable[[], T], form: type[T] | None = None) -> T:
+        """Return what a step gives, doing it only if it is not done.
 
         Other files that the step leaves must be written before it returns: its JSON file, written
         last, is what says that the step is done.
+
+        Args:
+            name: Of the step, and of its file.
+            work: Does it.
+            form: The dataclass that it returns, kept as `runs.records` writes it; None for plain
+                JSON, in which Python's NaN and infinity last.
 
         Raises:
             InputError: The step's JSON file is not what this method wrote.
@@ -127,12 +135,13 @@ class Run:
         if not path.is_file():
             start = time.perf_counter()
             result = work()
-            seconds = time.perf_counter() - start
-            write_atomically(path, json.dumps({"seconds": seconds, "result": result}))
+            done = {"seconds": time.perf_counter() - start, "result": result}
+            write_atomically(path, json.dumps(done) if form is None else to_json(done))
         try:
-            done = json.loads(path.read_text())
-            self.seconds[name] = done["seconds"]
-            return done["result"]
+            found = json.loads(path.read_text())
+            self.seconds[name] = found["seconds"]
+            kept = found["result"]
+            return kept if form is None else from_json(form, json.dumps(kept))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged: remove it and resume") from error
 

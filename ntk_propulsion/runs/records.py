@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.runs.meanings import forms_within, meanings, summary_of
 
 T = TypeVar("T")
 INDENT = 1
@@ -55,8 +56,16 @@ def from_json(form: type[T], text: str | bytes) -> T:
 
 
 def schema(form: type) -> dict[str, Any]:
-    """Return the JSON schema of a dataclass; docstrings become its descriptions."""
-    return msgspec.json.schema(form, schema_hook=_schema)
+    """Return the JSON schema of a dataclass; docstrings say what it and its fields are."""
+    written = msgspec.json.schema(form, schema_hook=_schema)
+    for name, inner in forms_within(form).items():
+        described = written["$defs"].get(name, {})
+        described["description"] = summary_of(inner)
+        properties = described.get("properties", {})
+        for field, meaning in meanings(inner).items():
+            if field in properties:
+                properties[field]["description"] = meaning
+    return written
 
 
 def _plain(value: Any) -> Any:

@@ -9,11 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ntk_propulsion.kernels import Kernel, Options, displacement, empirical_ntk, model_outputs
 from ntk_propulsion.kernels.batch import Batch, batch_size
-from ntk_propulsion.kernels.kernel import Kernel
-from ntk_propulsion.kernels.linearization import displacement, model_outputs
-from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.options import Options
 from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.kernels.tunings import Full, Trainable, Tuning
 from ntk_propulsion.measurements.regime import RegimeMeasures, measure_regime, relative_change

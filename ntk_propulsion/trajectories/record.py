@@ -16,9 +16,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import data_fingerprint, model_fingerprint
+from ntk_propulsion.kernels import DEFAULT_OPTIONS, Options, data_fingerprint, model_fingerprint
 from ntk_propulsion.kernels.batch import Batch
-from ntk_propulsion.kernels.options import DEFAULT, Options
 from ntk_propulsion.kernels.outputs import OutputsLike
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.tasks import Example, Task
@@ -58,7 +57,7 @@ def record_trajectory(
     at: Iterable[int] | None = None,
     targets: ArrayLike | None = None,
     outputs: OutputsLike = "logits",
-    options: Options = DEFAULT,
+    options: Options = DEFAULT_OPTIONS,
     seed: int = 0,
     output_dir: Path | str | None = None,
     on_step: OnStep | None = None,
@@ -81,10 +80,9 @@ def record_trajectory(
         task: Settles the loss.
         train_examples: What to train on.
         batch: Of the kernels: what the model takes, N examples.
-        method: What trains: ``"full"``, ``"propulsion"``, ``"lora"``, ``"adalora"``, ``"ia3"``,
-            ``"bitfit"``, ``"layernorm"``, ``"head"``, sums such as ``"propulsion+head"``, a tuning
-            with settings of its own, a `PropulsionConfig`, or a configuration of ``peft``; see
-            `methods.apply_method`.
+        method: What trains, as `training.methods.apply_method` takes it: the name of a tuning, a
+            sum such as ``"propulsion+head"``, a tuning with settings of its own, a
+            `PropulsionConfig`, or a configuration of ``peft``.
         steps: How many optimiser steps.
         learning_rate: The peak of the schedule.
         at: After how many steps to record; theta_0 always is. By default 0, 1, 2, 5, 10, 20, 50

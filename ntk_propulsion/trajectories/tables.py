@@ -12,7 +12,15 @@ from ntk_propulsion.trajectories.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class CoursePoint:
-    """A quantity of a recorded training at a step, over all examples; see `Trajectory.table`."""
+    """A quantity of a recorded training at a step, over all examples; see `Trajectory.table`.
+
+    Attributes:
+        step: How many steps were taken.
+        method: What trains.
+        kernel: ``"own"`` for what trains, ``"full"`` for K_F there, None where it is of neither.
+        quantity: Its name.
+        value: The number; None if it is infinite.
+    """
 
     step: int
     method: str

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.measurements.regime import RegimeVerdict, kernel_regime
 from ntk_propulsion.measurements.summaries import kernel_summaries
 from ntk_propulsion.theory.distances import alignment_distance, compare_kernels

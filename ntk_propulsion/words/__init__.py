@@ -1,6 +1,5 @@
 """The words and number formats that figures, tables, the page and the answer share."""
 
-from ntk_propulsion.words.before import Row, interval, label_name, metric, row, rows
 from ntk_propulsion.words.estimates import estimate, show
 from ntk_propulsion.words.glossary import GLOSSARY
 from ntk_propulsion.words.names import (
@@ -20,22 +19,16 @@ __all__ = [
     "PARTS",
     "POINTS",
     "TUNINGS",
-    "Row",
     "class_name",
     "count",
     "estimate",
     "finite",
-    "interval",
-    "label_name",
     "listed",
-    "metric",
     "metric_label",
     "near_one",
     "number",
     "percent",
     "plural",
-    "row",
-    "rows",
     "show",
     "tuning",
 ]

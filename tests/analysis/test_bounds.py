@@ -15,8 +15,7 @@ from analysis.bounds.verdicts import CLAIMS
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE
 from analysis.framework.study import execute, failed
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.layers import visit_layers
-from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels import empirical_ntk, visit_layers
 from ntk_propulsion.kernels.redraws import mean_square, redraw
 from ntk_propulsion.kernels.tunings import Parameters, Propulsion
 from ntk_propulsion.runs.progress import Progress

@@ -14,7 +14,7 @@ from analysis.width import curves, identities, measurements, study, verdicts
 from analysis.width.curves import ALL, DISTANCE, PROPULSION, REST, SPANNED
 from analysis.width.measurements import Settings
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels import empirical_ntk
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion
 from ntk_propulsion.kernels.reference import reference_jacobian
 from ntk_propulsion.kernels.tunings import Full, Propulsion

@@ -88,7 +88,7 @@ def refused(capfd, out, *more, **changes):
         ({"propulsion_learning_rate": "nan"}, "--propulsion-learning-rate nan"),
         ({"probe_examples": 1}, "--probe-examples 1"),
         ({"test_examples": 0}, "--test-examples 0"),
-        ({"seed": -1}, "--seed -1"),
+        ({"seed": -1}, "seed -1: give a whole number"),
         ({"memory": "plenty"}, "plenty"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not there"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
@@ -299,9 +299,10 @@ def test_a_killed_process_leaves_a_folder_that_resume_finishes(tmp_path, capfd, 
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (out / "report.json").exists()
+    assert "This run goes on" in (out / "report.html").read_text()
     assert not (out / "steps" / "full_tuned.json").exists()
     assert "an interrupted run" in refused(capfd, out, steps=steps)
-    done = {"head.json", "theta0.json", "sweep-full.json", "sweep-propulsion.json"}
+    done = {"head.json", "theta0.json", "score.json", "sweep-full.json"}
     assert {p.name for p in (out / "steps").glob("*.json")} == done
     assert tiny_runs.run(out, "--resume", steps=steps) == 0
     assert tiny_runs.run(whole, steps=steps) == 0

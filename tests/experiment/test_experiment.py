@@ -1,6 +1,6 @@
 import copy
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 
 from ntk_propulsion import empirical_ntk, load_kernels
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.experiment import experiment
+from ntk_propulsion.experiment import experiment, steps
 from ntk_propulsion.experiment.materials import prepare
+from ntk_propulsion.experiment.settings import Settings
 from ntk_propulsion.kernels import data_fingerprint, model_fingerprint
 from ntk_propulsion.kernels.tunings import Full, Propulsion, recorded
 from ntk_propulsion.measurements.parts import condensed
@@ -19,6 +20,7 @@ from ntk_propulsion.models.probe import fit_probe
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.propulsion import load_adapter, merge
 from ntk_propulsion.report import writer
+from ntk_propulsion.runs.folder import Run
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.tasks import draw
 from ntk_propulsion.training.finetuning import finetune
@@ -142,9 +144,8 @@ def test_the_report_is_strict_json_with_its_four_parts_and_claims():
     assert report["config"]["degree"] == 15
     assert report["environment"]["peak_memory_bytes"] > 2**20
     by_step = report["environment"]["seconds_by_step"]
-    sweeps = ["sweep-full", "sweep-propulsion"]
-    steps = ["head", "theta0", *sweeps, "full_tuned", "propulsion_tuned", "report"]
-    assert list(by_step) == steps
+    methods = ["sweep-full", "full_tuned", "sweep-propulsion", "propulsion_tuned"]
+    assert list(by_step) == ["head", "theta0", "score", *methods, "report"]
     keys = {"id", "statement", "measured", "expected", "verdict", "source"}
     assert report["claims"]
     assert all(claim.keys() == keys for claim in report["claims"])
@@ -166,6 +167,52 @@ def test_each_method_trains_at_the_learning_rate_that_its_sweep_chose():
         method: chosen[method] for method in ("full", "propulsion")
     }
     assert {row["method"]: row["learning_rate"] for row in results["trajectories"]} == chosen
+
+
+def test_each_fine_tuning_runs_once_and_is_recorded_as_it_goes(tmp_path, monkeypatch):
+    trained = []
+
+    def counted(*args, **kwargs):
+        trained.append(args[4].name)
+        return record(*args, **kwargs)
+
+    record = steps.record_trajectory
+    monkeypatch.setattr(steps, "record_trajectory", counted)
+    monkeypatch.setattr(steps, "finetune", lambda *_, **__: pytest.fail("trained once more"))
+    out = tiny_runs.do(tmp_path / "out", **{**tiny_runs.RECORDED, "sweep": 1})
+    assert trained == ["full", "propulsion", "lora"]
+    for log in tiny_runs.report(out)["results"]["training"]:
+        losses = Trajectory.load(out / "trajectories" / log["method"]).losses
+        assert [[step, loss] for step, loss in losses] == log["losses"]
+
+
+def test_by_default_both_fine_tunings_are_recorded_and_with_all_every_method_that_is_known():
+    assert list(
+        prepare(Settings(str(tiny_runs.model()), str(tiny_runs.texts()), examples=8)).recorded
+    ) == ["full", "propulsion"]
+    known = prepare(tiny_runs.settings(trajectories=("all",))).recorded
+    assert list(known) == list(recorded())
+
+
+def test_what_is_known_is_told_after_theta_0_and_after_each_training(tmp_path):
+    chosen = tiny_runs.settings()
+    told = []
+
+    def tell(found, arrays):
+        assert set(arrays.kernels) == {row.point for row in found.results.kernels}
+        assert not (tmp_path / "report.json").exists()
+        writer.write_experiment(found, arrays, tmp_path)
+        goes_on = "This run goes on" in (tmp_path / "report.html").read_text()
+        told.append((list(arrays.kernels), found.complete, goes_on))
+
+    experiment.run_experiment(chosen, begun(tmp_path, chosen), on_results=tell)
+    points = ["theta0", "full_tuned", "propulsion_tuned"]
+    assert told == [
+        (points[:1], False, True),
+        (points[:2], False, True),
+        (points, True, False),
+    ]
+    assert (tmp_path / "report.json").exists()
 
 
 def test_a_learning_rate_that_is_given_is_not_swept():
@@ -211,7 +258,7 @@ def test_methods_are_compared_with_full_fine_tuning_at_every_recorded_step():
 def test_a_method_that_diverges_keeps_what_was_recorded_and_the_rest_of_the_report(
     tmp_path, monkeypatch
 ):
-    record = experiment.record_trajectory
+    record = steps.record_trajectory
 
     def diverging(*args, **kwargs):
         method = args[4].name
@@ -220,7 +267,7 @@ def test_a_method_that_diverges_keeps_what_was_recorded_and_the_rest_of_the_repo
             raise RecordingDiverged("the loss became NaN", found)
         return found
 
-    monkeypatch.setattr(experiment, "record_trajectory", diverging)
+    monkeypatch.setattr(steps, "record_trajectory", diverging)
     out = tiny_runs.do(tmp_path / "out", **{**tiny_runs.RECORDED, "sweep": 1})
     rows = {r["method"]: r for r in tiny_runs.report(out)["results"]["trajectories"]}
     assert rows["lora"]["diverged"] == "the loss became NaN"
@@ -247,7 +294,7 @@ def test_a_run_killed_while_it_records_ends_in_the_same_numbers(tmp_path, monkey
 
 def test_a_method_that_the_model_has_nothing_for_is_a_note_unless_it_was_asked_for(tmp_path):
     llama = save_model(tmp_path / "model", "llama")  # it has no biases
-    found = prepare(tiny_runs.settings(model=str(llama), trajectories=()))
+    found = prepare(tiny_runs.settings(model=str(llama), trajectories=("all",)))
     assert {*recorded()} - {*found.recorded} == {"bitfit"}
     assert [n for n in found.notes if n.startswith("no trajectory of bitfit: ")]
     with pytest.raises(InputError, match="rowcolumn"):
@@ -315,7 +362,7 @@ def calls(monkeypatch, dying=None, on_call=1):
     originals = {"fit_probe": fit_probe, "empirical_ntk": empirical_ntk, "finetune": finetune,
                  "evaluate": evaluate}  # fmt: skip
     for name in WORK:
-        monkeypatch.setattr(experiment, name, counted(name, originals[name]))
+        monkeypatch.setattr(steps, name, counted(name, originals[name]))
     return counts
 
 
@@ -344,24 +391,24 @@ def test_a_resumed_run_repeats_no_finished_step_and_ends_in_the_same_report(
 
 
 def test_death_in_mid_training_goes_on_from_the_checkpoint(monkeypatch, tmp_path):
-    steps = []
+    told = []
 
     class Dying(Progress):
         def advance(self, done, total=None):
             if total is None:
-                steps.append(done)
-            if steps[-1:] == [4]:
+                told.append(done)
+            if told[-1:] == [4]:
                 raise Killed
 
     chosen = tiny_runs.settings()
     with pytest.raises(Killed):
         experiment.run_experiment(chosen, begun(tmp_path, chosen), progress=Dying())
-    assert steps == [1, 2, 3, 4]
+    assert told == [1, 2, 3, 4]
 
     class Watching(Progress):
         def advance(self, done, total=None):
             if total is None:
-                steps.append(done)
+                told.append(done)
 
     experiment.run_experiment(
         chosen,
@@ -369,20 +416,24 @@ def test_death_in_mid_training_goes_on_from_the_checkpoint(monkeypatch, tmp_path
         progress=Watching(),
         on_results=partial(writer.write_experiment, folder=tmp_path),
     )
-    assert steps[4:] == [4, 5, 1, 2, 3, 4, 5]
+    assert told[4:] == [4, 5, 1, 2, 3, 4, 5]
     whole = tiny_runs.numbers(tiny_runs.finished())
     assert json.dumps(tiny_runs.numbers(tmp_path)) == json.dumps(whole)
 
 
 def begun(folder, settings):
-    run = experiment.Run(folder, experiment.asdict(settings))
+    run = Run(folder, asdict(settings))
     run.begin()
     return run
 
 
 def test_death_while_the_report_is_written_leaves_none(monkeypatch, tmp_path):
-    def die(*_):
-        raise Killed
+    written = writer.page
+
+    def die(report, pictures):
+        if len(report.results.training) == 2:
+            raise Killed
+        return written(report, pictures)
 
     with monkeypatch.context() as patch:
         patch.setattr(writer, "page", die)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ntk_propulsion.figures.style import applied, render
-from ntk_propulsion.kernels.kernel import Kernel
+from ntk_propulsion.kernels import Kernel
 
 N, OUTPUTS = 6, 2
 HEAD = ("classifier",)

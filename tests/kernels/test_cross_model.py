@@ -15,9 +15,8 @@ from torch import nn
 
 from ntk_propulsion import Kernel, empirical_ntk, load_kernels, plan_ntk, save_kernels
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import model_fingerprint
+from ntk_propulsion.kernels import Plan, model_fingerprint
 from ntk_propulsion.kernels.engine import job
-from ntk_propulsion.kernels.plan import Plan
 from ntk_propulsion.kernels.tunings import (
     IA3,
     BitFit,

@@ -414,5 +414,5 @@ def test_a_comparison_has_every_distance_with_its_interval() -> None:
 def test_other_examples_and_what_is_no_kernel_do_not_compare() -> None:
     with pytest.raises(InputError, match="other examples"):
         random_kernel(4).compare(replace(random_kernel(4), row_fingerprint="other"))
-    with pytest.raises(InputError, match="not with a Tensor: for matrices there is"):
+    with pytest.raises(InputError, match="not a Tensor: for that, compare_kernels"):
         random_kernel().compare(random_kernel().matrix)

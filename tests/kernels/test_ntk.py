@@ -10,11 +10,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import Options, empirical_ntk, plan_ntk
+from ntk_propulsion.kernels import Options, Plan, empirical_ntk, plan_ntk
 from ntk_propulsion.kernels.engine import job
 from ntk_propulsion.kernels.engine.certificate import CertificateError
 from ntk_propulsion.kernels.outputs import Loss
-from ntk_propulsion.kernels.plan import Plan
 from ntk_propulsion.kernels.reference import reference_ntk
 from ntk_propulsion.kernels.tunings import BitFit, Full, LoRA, Propulsion
 from ntk_propulsion.propulsion import PropulsionConfig

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -62,6 +63,10 @@ def test_values_that_make_no_sense_are_refused_by_name(given: dict, message: str
 @pytest.mark.parametrize("dtype", ["float64", "torch.float64", torch.float64])
 def test_a_dtype_may_be_its_name(dtype: str | torch.dtype) -> None:
     assert Options(dtype=dtype) == Options(dtype=torch.float64)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert Options(seed=np.int64(3), memory=np.int64(9)) == Options(seed=3, memory=9)
 
 
 def test_the_widest_model_settles_the_dtype_which_is_at_least_float32() -> None:

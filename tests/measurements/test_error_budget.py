@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -14,14 +13,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import Options
-from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels import Options, empirical_ntk
 from ntk_propulsion.kernels.redraws import RedrawnPropulsion, mean_square, redraw
 from ntk_propulsion.measurements.error_budget import Budget, measure_budget
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion import PropulsionConfig, wrap
 from ntk_propulsion.theory.distances import compare_kernels
-from ntk_propulsion.theory.error_budget import DISTANCES, STEPS, Measured
+from ntk_propulsion.theory.error_budget import DISTANCES, STEPS
 from tests.architectures import ALL, build, vectors
 from tests.kernels.oracle import gradients, relative, tolerance
 
@@ -213,7 +211,7 @@ def test_a_seed_fixes_everything_to_the_bit() -> None:
     first = measured("bert")
     measured.cache_clear()
     again, other = measured("bert"), measured("bert", seed=1)
-    assert first.rows() == again.rows()
+    assert first.table() == again.table()
     for which, matrix in first.kernels["all"].items():
         assert np.array_equal(matrix, again.kernels["all"][which])
     steps, others = first.parts["all"], other.parts["all"]
@@ -222,14 +220,10 @@ def test_a_seed_fixes_everything_to_the_bit() -> None:
 
 
 def test_intervals_hold_the_value_of_most() -> None:
-    rows = [row for name in NAMES for row in measured(name).rows()]
-    held = [
-        row["low"] - 1e-6 <= row["value"] <= row["high"] + 1e-6
-        for row in rows
-        if row["part"] == "all"
-    ]
+    rows = [row for name in NAMES for row in measured(name).table()]
+    held = [row.low - 1e-6 <= row.value <= row.high + 1e-6 for row in rows if row.part == "all"]
     assert np.mean(held) > 0.8
-    assert all(row["low"] is None for row in rows if row["part"] == "module")
+    assert all(row.low is None for row in rows if row.part == "module")
 
 
 def test_layers_have_intervals_if_asked() -> None:
@@ -239,20 +233,19 @@ def test_layers_have_intervals_if_asked() -> None:
     assert found.low < found.high
 
 
-def test_rows_are_a_table_of_every_distance() -> None:
+def test_the_table_has_every_distance_once() -> None:
     budget = measured("bert")
-    rows = budget.rows()
-    columns = ["part", "module", "step", "distance", *(f.name for f in fields(Measured))]
-    assert all(list(row) == columns for row in rows)
-    keys = [tuple(row[c] for c in columns[:4]) for row in rows]
+    table = budget.table()
+    keys = [(row.part, row.module, row.step, row.distance) for row in table]
     assert len(set(keys)) == len(keys)
-    assert {row["part"] for row in rows} == {"all", "without_head", "module"}
-    assert {row["module"] for row in rows} == {"", *budget.modules}
-    assert {row["distance"] for row in rows} == set(DISTANCES)
-    (row,) = (row for row in rows if row["distance"] == "cka" and row["step"] == "training"
-              and row["part"] == "without_head")  # fmt: skip
-    assert row["value"] == budget.parts["without_head"]["training"]["cka"].value
-    assert row["draws"] == DRAWS
+    assert {row.part for row in table} == {"all", "without_head", "module"}
+    assert {row.module for row in table} == {"", *budget.modules}
+    assert {row.distance for row in table} == set(DISTANCES)
+    (row,) = (row for row in table if row.distance == "cka" and row.step == "training"
+              and row.part == "without_head")  # fmt: skip
+    expected = budget.parts["without_head"]["training"]["cka"]
+    assert {name: getattr(row, name) for name in vars(expected)} == vars(expected)
+    assert row.draws == DRAWS
 
 
 def test_a_head_that_is_all_that_is_scaled_leaves_one_part() -> None:

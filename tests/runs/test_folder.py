@@ -1,4 +1,5 @@
 import json
+from dataclasses import dataclass
 
 import pytest
 
@@ -36,6 +37,26 @@ def test_a_finished_step_is_not_done_again(tmp_path):
     assert again.step("a", lambda: pytest.fail("done already")) == {"pair": [1, 2]}
     assert again.seconds == run.seconds
     assert again.seconds["a"] >= 0
+
+
+@dataclass(frozen=True)
+class Found:
+    name: str
+    values: tuple[float | None, ...]
+
+
+def test_a_step_gives_the_dataclass_that_it_gave_before(tmp_path):
+    first = begun(tmp_path).step("a", lambda: Found("x", (1.0, float("nan"))), Found)
+    assert first == Found("x", (1.0, None))  # as it will be when it is read back
+    again = begun(tmp_path).step("a", lambda: pytest.fail("done already"), Found)
+    assert again == first
+
+
+def test_a_step_of_another_form_is_damaged(tmp_path):
+    run = begun(tmp_path)
+    run.step("a", lambda: {"name": 1})
+    with pytest.raises(InputError, match=r"a\.json is damaged"):
+        run.step("a", lambda: pytest.fail("done already"), Found)
 
 
 def test_a_step_that_fails_is_not_done(tmp_path):

@@ -150,5 +150,6 @@ def test_the_schema_has_names_types_and_docstrings():
     tree, leaf = found["$defs"]["Tree"], found["$defs"]["Leaf"]
     assert tree["required"] == ["name", "rings", "tall", "place"]
     assert tree["properties"]["place"]["type"] == "string"
-    assert "In cm" in leaf["description"]
+    assert leaf["description"] == "A leaf."
+    assert leaf["properties"]["size"]["description"] == "In cm."
     assert leaf["properties"]["kind"]["enum"] == ["green", "red"]

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.batch import Batch, batch_size, call, take
 from ntk_propulsion.kernels.collection import Kernels
-from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse, count_trained
+from ntk_propulsion.kernels.engine.binding import Binding, LayerUse, count_trained
 from ntk_propulsion.kernels.engine.capture import Captured, capture
 from ntk_propulsion.kernels.engine.certificate import Certificate, CertificateError
 from ntk_propulsion.kernels.engine.gram import Workspace, add_entries, add_gram, mirror, sum_of
@@ -25,60 +24,15 @@ from ntk_propulsion.kernels.engine.jacobian import (
 )
 from ntk_propulsion.kernels.engine.planning import cluster_sites, make_plan, return_free_memory
 from ntk_propulsion.kernels.engine.product import Product
+from ntk_propulsion.kernels.engine.side import Side
 from ntk_propulsion.kernels.engine.sites import SiteKey
-from ntk_propulsion.kernels.engine.survey import Site, Survey, survey
+from ntk_propulsion.kernels.engine.survey import Site
 from ntk_propulsion.kernels.fingerprints import model_fingerprint
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.kernels.options import Options
-from ntk_propulsion.kernels.outputs import OutputFunction, evaluate_outputs, targeted
 from ntk_propulsion.kernels.plan import Plan
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass
-class Side:
-    """The rows or the columns: examples, and the model at whose parameters the Jacobian is taken.
-
-    Attributes:
-        model: Ready.
-        batch: On the model's device.
-        n: Examples.
-        outputs: From the model's output to (n, O).
-        parameters: Those that need a gradient, by name.
-        names: Their names by ``id``.
-        features: By layer: those of each tuning, with the tuning's name.
-        survey: Of the model on this batch.
-    """
-
-    model: nn.Module
-    batch: Batch
-    n: int
-    outputs: OutputFunction
-    parameters: dict[str, nn.Parameter]
-    names: dict[int, str]
-    features: dict[str, list[tuple[str, Feature]]]
-    survey: Survey
-
-    @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        bindings: dict[str, Binding],
-        batch: Batch,
-        function: OutputFunction,
-    ) -> Side:
-        """Survey the model on a batch; ``bindings`` are the tunings' on this model."""
-        n = batch_size(batch)
-        batch = targeted(function, batch)
-        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        names = {id(p): name for name, p in parameters.items()}
-        features: dict[str, list[tuple[str, Feature]]] = {}
-        for tuning, binding in bindings.items():
-            for feature in binding.features:
-                features.setdefault(feature.module, []).append((tuning, feature))
-        found = survey(model, batch, n, function, names)
-        return cls(model, batch, n, function, parameters, names, features, found)
 
 
 @dataclass
@@ -307,9 +261,7 @@ class Job:
         for names in self._affordable(sorted(self.fallback), budget):
             rounds = []
             for side in self.sides:
-                gradients = _gradients(side, names)
-                rows = dict(zip(names, gradients, strict=True))
-                blocks = autograd_blocks(rows, self.shapes)
+                blocks = autograd_blocks(side.gradients(names), self.shapes)
                 rounds.append({name: [block] for name, block in blocks.items()})
             with torch.no_grad():
                 for name in names:
@@ -394,19 +346,3 @@ def _use(side: Side, site: Site, gives: Captured, blocks: dict[str, Block]) -> L
         raise _opaque(site.module)
     weight = side.parameters[str(site.call.weight)].detach()
     return LayerUse(block, gives.y, weight.T if site.call.transposed else weight)
-
-
-def _gradients(side: Side, names: Sequence[str]) -> list[list[Tensor]]:
-    """Plain gradients, example by example: for each parameter, N*O of them in row order."""
-    parameters = [side.parameters[name] for name in names]
-    rows: list[list[Tensor]] = [[] for _ in parameters]
-    for i in range(side.n):
-        example = take(side.batch, slice(i, i + 1))
-        values = evaluate_outputs(side.outputs, call(side.model, example), 1, example)
-        for o in range(values.shape[1]):
-            found = torch.autograd.grad(
-                values[0, o], parameters, retain_graph=True, allow_unused=True
-            )
-            for row, p, gradient in zip(rows, parameters, found, strict=True):
-                row.append(torch.zeros_like(p) if gradient is None else gradient)
-    return rows

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.engine.job import Job, Side
+from ntk_propulsion.kernels import Options
+from ntk_propulsion.kernels.engine.job import Job
 from ntk_propulsion.kernels.engine.prepared import prepared
-from ntk_propulsion.kernels.options import Options
+from ntk_propulsion.kernels.engine.side import Side
 from ntk_propulsion.kernels.outputs import resolve_outputs
 from ntk_propulsion.kernels.tunings import BitFit, Full, Propulsion
 from tests.architectures import build, vectors
@@ -28,18 +29,6 @@ def job(model: nn.Module, n: int = 4, per_module: bool = False, **options: objec
     with prepared(model, torch.float64, trained) as ready:
         side = Side.of(ready, bindings, vectors(n), resolve_outputs("logits"))
         yield Job(bindings, [side], per_module, Options(**options))
-
-
-def test_a_side_knows_its_examples_parameters_and_features() -> None:
-    model = build("mlp")
-    with job(model) as found:
-        (side,) = found.sides
-        assert (side.n, side.survey.outputs) == (4, 3)
-        assert side.parameters.keys() == {name for name, _ in model.named_parameters()}
-        assert all(
-            names == ["propulsion"]
-            for names in ([name for name, _ in each] for each in side.features.values())
-        )
 
 
 def test_all_tunings_come_from_the_same_passes() -> None:

@@ -10,12 +10,9 @@ import torch
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.outputs import (
-    OUTPUTS,
     Column,
-    Logits,
     Loss,
     Margin,
-    check_offered,
     evaluate_outputs,
     output_goals,
     resolve_outputs,
@@ -44,19 +41,6 @@ def test_a_function_stays_itself() -> None:
 def test_what_says_no_outputs_is_named(outputs: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         resolve_outputs(outputs)
-
-
-def test_every_kind_with_a_name_is_registered_and_says_what_it_is() -> None:
-    assert OUTPUTS["logits"] == Logits()
-    assert OUTPUTS.keys() >= {"logits", "margin", "sum", "loss"}
-    assert all(kind.name == name and kind.label for name, kind in OUTPUTS.items())
-
-
-def test_experiments_offer_what_needs_only_logits() -> None:
-    for name in ("logits", "margin", "sum"):
-        check_offered(name)
-    with pytest.raises(InputError, match="unknown outputs 'loss'"):
-        check_offered("loss")
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels import Kernel, empirical_ntk, ntk_operator
 from ntk_propulsion.kernels.engine.binding import count_trained
-from ntk_propulsion.kernels.kernel import Kernel
-from ntk_propulsion.kernels.ntk import empirical_ntk
-from ntk_propulsion.kernels.operator import ntk_operator
 from ntk_propulsion.kernels.reference import reference_jacobian, reference_ntk
 from ntk_propulsion.kernels.tunings import (
     Propulsion,

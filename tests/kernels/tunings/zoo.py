@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ntk_propulsion.kernels import Kernels
-from ntk_propulsion.kernels.ntk import empirical_ntk
+from ntk_propulsion.kernels import Kernels, empirical_ntk
 from ntk_propulsion.kernels.tunings import (
     Tuning,
 )
