@@ -66,9 +66,7 @@ def merged_layers(subject: Subject) -> dict[str, tuple[Tensor, Tensor | None]]:
     return {module: _layer(merged, place) for module, place in places.items()}
 
 
-def _adapted(
-    peft: Any, kind: str, model: nn.Module, tensors: State, settings: Settings
-) -> Any:
+def _adapted(peft: Any, kind: str, model: nn.Module, tensors: State, settings: Settings) -> Any:
     """Return the model with the adapter, which PEFT loads from a folder that is written for it."""
     with tempfile.TemporaryDirectory(prefix="ntk_propulsion-") as folder:
         save_file(tensors, Path(folder) / "adapter_model.safetensors")
