@@ -11,22 +11,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ntk_propulsion"
 SHIMS = {"__main__.py", "audit.py", "compare.py", "convert.py"}
 LONGEST = 400
-TOO_LONG = {"ntk_propulsion/kernels/engine/job.py": 412}
+TOO_LONG: dict[str, int] = {}
 """Files that may be longer, with their lines: none may grow."""
-COLUMNS = "rows of a report, met in tests/measurements/test_rows.py"
 PAGES = "met on whole pages, in tests/report/test_page.py and test_writer.py"
 COURSES = "met in tests/trajectories/test_record.py and test_trajectory.py"
 WITHOUT_TEST = {
     "auditing/checkpoint.py": "data; its few properties are met in tests/auditing/test_audit.py",
+    "experiment/steps.py": "met in tests/experiment/test_experiment.py",
     "experiment/arrays.py": "met in tests/report/test_reading.py",
-    "kernels/outputs/_kinds.py": "met by every output kind's test",
     "kernels/tunings/_features.py": "met by every tuning's test",
     "kernels/tunings/_peft.py": "met by the tests of lora, adalora and ia3",
-    "measurements/distances.py": COLUMNS,
-    "measurements/modules.py": COLUMNS,
-    "measurements/parts.py": COLUMNS,
-    "measurements/scaling.py": COLUMNS,
-    "measurements/summaries.py": COLUMNS,
     "report/document.py": PAGES,
     "report/folder.py": "met in tests/commands/test_report.py",
     "report/sections.py": PAGES,
@@ -38,7 +32,6 @@ WITHOUT_TEST = {
     "trajectories/files.py": COURSES,
     "trajectories/measure.py": COURSES,
     "trajectories/points.py": COURSES,
-    "words/before.py": "goes when nothing passes rows any more",
 }
 """Modules with behaviour and no test file of their name: why."""
 
@@ -75,10 +68,8 @@ def test_a_module_with_behaviour_has_its_test(path: Path) -> None:
     assert place_of_test(path).is_file() or not needs, f"no {place_of_test(path).relative_to(ROOT)}"
 
 
-def test_what_is_excused_has_behaviour_and_no_test() -> None:
-    for name in WITHOUT_TEST:
-        assert behaves(PACKAGE / name)
-        assert not place_of_test(PACKAGE / name).exists()
+def test_what_is_excused_is_there_and_has_behaviour() -> None:
+    assert all(behaves(PACKAGE / name) for name in WITHOUT_TEST)
 
 
 @pytest.mark.parametrize(
