@@ -12,13 +12,13 @@ from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from analysis.framework.command import main
 from analysis.framework.options import Settings as Base
-from analysis.framework.options import option
 from analysis.framework.rules import FAILS, HOLDS, Verdict, verdict
 from analysis.framework.study import Check, Study, Work
 from analysis.framework.tables import Row
 from ntk_propulsion.figures import style
 from ntk_propulsion.kernels.tunings import AdaLoRA, BitFit, LoRA, count_trained
 from ntk_propulsion.propulsion import PropulsionConfig, count_parameters
+from ntk_propulsion.runs.options import option
 
 PRINTED = (355.3, 0.086)  # millions: all parameters, and those that train
 SIZES = {

@@ -23,7 +23,7 @@ def passes(model: Any, batch: Batch) -> Callable[[], None]:
     def run() -> None:
         kept: list[Tensor] = []
 
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             kept.append(output.detach().requires_grad_())
             return kept[-1]
 

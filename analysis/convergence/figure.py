@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -137,7 +138,7 @@ def _points(
     ax.plot(places, line, color=colour, marker=marker, markersize=0, label=label)
 
 
-def _names(rows: Sequence[Row], column: str) -> list:
+def _names(rows: Sequence[Row], column: str) -> list[Any]:
     """Return a column's values, each once, in order of appearance."""
     return list(dict.fromkeys(row[column] for row in rows))
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis.convergence.measurements import Settings
-from analysis.convergence.runs import EVALUATION, PLACE, RUN, TRIAL, grouped
+from analysis.convergence.runs import EVALUATION, PLACE, RUN, TRIAL
 from analysis.framework.rules import FAILS, HOLDS, NOT_TESTABLE, Estimate, Verdict, paired, verdict
 from analysis.framework.study import Check
-from analysis.framework.tables import Row, where
+from analysis.framework.tables import Row, grouped, where
 from ntk_propulsion import words
 
 OTHERS = ("lora", "adalora")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -118,7 +118,7 @@ def behaviour(rows: Sequence[Row], about: str) -> Figure:
     return figure
 
 
-def _levels(ax: Axes, rows: Sequence[Row], column: str, groups: Sequence[tuple]) -> None:
+def _levels(ax: Axes, rows: Sequence[Row], column: str, groups: Sequence[tuple[Any, ...]]) -> None:
     values, found = by_place(rows, column), cell_estimates(rows, column)
     for level, name in ((regime.HOLDS, "holds"), (regime.WEAKLY, "weakly")):
         ax.axhline(level, color=style.GREY, linestyle="--", linewidth=1)
@@ -142,7 +142,7 @@ def _levels(ax: Axes, rows: Sequence[Row], column: str, groups: Sequence[tuple])
     ax.grid(axis="x", visible=False)
 
 
-def _turns(groups: Sequence[tuple]) -> Iterator[float]:
+def _turns(groups: Sequence[tuple[Any, ...]]) -> Iterator[float]:
     """Yield the places between two groups where the head changes."""
     for i in range(1, len(groups)):
         if groups[i][0] != groups[i - 1][0]:

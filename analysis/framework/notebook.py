@@ -36,6 +36,7 @@ from ntk_propulsion.runs.progress import Progress
 
 RUNS = Path(__file__).parents[2] / "runs" / "notebooks"
 KEPT = "kept full result"
+pd.set_option("display.max_colwidth", None)  # verdicts are sentences
 
 
 class Figures(dict[str, Figure]):

@@ -18,6 +18,25 @@ from analysis.framework.rulebook import RULES, SIGNIFICANCE
 from ntk_propulsion.report.answer import CLOSE
 from ntk_propulsion.report.claims import FAILS, HOLDS, NOT_TESTABLE, UP_TO_SCALE
 
+__all__ = [
+    "FAILS",
+    "HOLDS",
+    "NOT_TESTABLE",
+    "UP_TO_SCALE",
+    "Estimate",
+    "Verdict",
+    "all_ahead",
+    "effect",
+    "equality",
+    "exceeds",
+    "log_slope",
+    "paired",
+    "predicts",
+    "rank_correlation",
+    "verdict",
+    "within",
+    "worst",
+]
 ROUNDING = 1e-20
 
 

@@ -66,9 +66,7 @@ def merged_layers(subject: Subject) -> dict[str, tuple[Tensor, Tensor | None]]:
     return {module: _layer(merged, place) for module, place in places.items()}
 
 
-def _adapted(
-    peft: Any, kind: str, model: nn.Module, tensors: State, settings: Settings
-) -> nn.Module:
+def _adapted(peft: Any, kind: str, model: nn.Module, tensors: State, settings: Settings) -> Any:
     """Return the model with the adapter, which PEFT loads from a folder that is written for it."""
     with tempfile.TemporaryDirectory(prefix="ntk_propulsion-") as folder:
         save_file(tensors, Path(folder) / "adapter_model.safetensors")
@@ -87,11 +85,12 @@ def _adapted(
 
 def _merged(kind: str, adapted: Any) -> nn.Module:
     try:
-        return adapted.merge_and_unload()
+        merged: nn.Module = adapted.merge_and_unload()
     except (NotImplementedError, AttributeError):
         raise InapplicableError(f"the installed peft cannot merge {kind} adapters") from None
     except Exception as error:
         raise InputError(_unfit(kind, error)) from None
+    return merged
 
 
 def _peft(kind: str) -> Any:

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ntk_propulsion.errors import InputError
 
-Batch = Mapping[str, Any] | Tensor | tuple | list
+Batch = Mapping[str, Any] | Tensor | tuple[Any, ...] | list[Any]
 
 
 class Targeted(NamedTuple):
@@ -74,7 +74,7 @@ def call(model: nn.Module, batch: Batch) -> Any:
     return model(*args, **kwargs)
 
 
-def arguments(batch: Batch) -> tuple[tuple, dict[str, Any]]:
+def arguments(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the positional and the keyword arguments that a batch stands for."""
     inputs = batch.inputs if isinstance(batch, Targeted) else batch
     if isinstance(inputs, Mapping):

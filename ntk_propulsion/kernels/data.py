@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset, 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import Batch, arguments, batch_size
 
-Data = Batch | np.ndarray | Dataset | DataLoader
+Data = Batch | np.ndarray | Dataset[Any] | DataLoader[Any]
 """The dict that a model takes, a tensor, a tuple of positional arguments, or a set of these."""
 
 _COLLATING = (TypeError, RuntimeError, ValueError, KeyError, IndexError)
@@ -84,7 +84,7 @@ def _as_tensor(value: Any) -> Any:
     return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
 
 
-def _collated(data: Dataset) -> Batch:
+def _collated(data: Dataset[Any]) -> Batch:
     name = type(data).__name__
     if not hasattr(data, "__len__"):
         raise InputError(f"{name} has no length: give a data set of N examples, or one batch")
@@ -94,7 +94,7 @@ def _collated(data: Dataset) -> Batch:
         raise InputError(f"{name}'s examples make no batch ({error}): give one batch") from error
 
 
-def _loaded(loader: DataLoader) -> Batch:
+def _loaded(loader: DataLoader[Any]) -> Batch:
     if isinstance(loader.sampler, RandomSampler):
         raise InputError("the DataLoader shuffles, so a kernel's rows had no order: shuffle=False")
     if loader.drop_last and len(loader.dataset) % (loader.batch_size or 1):  # type: ignore[arg-type]

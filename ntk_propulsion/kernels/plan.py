@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Plan:
         expected: Bytes expected at the peak, by what holds them.
     """
 
-    groups: tuple[frozenset[tuple], ...]
+    groups: tuple[frozenset[tuple[Any, ...]], ...]
     chunk: int
     budget: int
     expected: dict[str, int]

@@ -197,36 +197,6 @@ def diagonal_failure(eps: float, energies: ArrayLike) -> Array:
     return 2 * np.exp(-_exponent(eps, gamma2(energies), gamma_inf(energies)))
 
 
-def pair_failure(eps: float, G: ArrayLike, G0: ArrayLike) -> float:
-    """Return the bound on the probability of an error above eps |G| |G'| at an entry of two rows.
-
-    By polarisation on u + v and u - v of the two blocks scaled to norm 1: 4 exp(-min(eps**2 Gamma2
-    / 16, eps GammaInf / 4)), both Gammas the lesser of the two. Where G' = +-G one of the two is
-    zero and cannot fail; the other decides.
-
-    Args:
-        eps: Error relative to |G| |G'| (not to the entry, which may be zero), above 0.
-        G: Jacobian block (d_out, d_in) of one row.
-        G0: That of the other.
-
-    Raises:
-        InputError: For shapes that differ, zero blocks, or eps <= 0.
-    """
-    _check_eps(eps)
-    first, second = as_array(G, "G"), as_array(G0, "G'")
-    if first.shape != second.shape or first.ndim != 2:
-        raise InputError(f"Jacobian blocks of shapes {first.shape} and {second.shape} do not pair")
-    sizes = np.linalg.norm(first), np.linalg.norm(second)
-    if not min(sizes) > 0:
-        raise InputError("a Jacobian block is zero: its kernel entries are zero, not random")
-    u, v = first / sizes[0], second / sizes[1]
-    energies = [np.sum(part**2, axis=1) for part in (u + v, u - v)]
-    energies = [a for a in energies if a.sum() > 1e-24]
-    least2 = min(float(gamma2(a)) for a in energies)
-    least_inf = min(float(gamma_inf(a)) for a in energies)
-    return 4 * math.exp(-float(_exponent(eps, least2, least_inf)))
-
-
 def diagonal_rms_error(energies: ArrayLike) -> Array:
     """Return sqrt(2 / Gamma2): the exact relative r.m.s. error of a diagonal entry."""
     return np.sqrt(2 / gamma2(energies))

@@ -146,38 +146,6 @@ def propulsion_kernel(
     return np.asarray(jacobian @ jacobian.T)
 
 
-def redrawn_kernels(
-    inputs: ArrayLike,
-    cotangents: ArrayLike,
-    weight_variance: float,
-    bias_variance: float = 0.0,
-    *,
-    degree: float = 1,
-    draws: int = 16,
-    seed: int = 0,
-) -> Array:
-    """Return Propulsion's kernels (draws, N*O, N*O) with Gaussian parameters at fixed X and D.
-
-    Their mean is `weighted_kernel` of this module; mean and variance in closed form:
-    `bounds.projection_moments`. For a whole model, add the modules' draws, each module with a seed
-    of its own.
-
-    Raises:
-        InputError: For shapes that do not fit, a negative variance or no draws.
-    """
-    X, D = _module_arrays(inputs, cotangents)
-    if draws < 1 or min(weight_variance, bias_variance) < 0:
-        raise InputError("redraws need at least one draw and variances of 0 or more")
-    rng = np.random.default_rng(seed)
-    width = D.shape[3]
-    kernels = []
-    for _ in range(draws):
-        W = np.sqrt(weight_variance) * rng.normal(size=(width, X.shape[2]))
-        b = np.sqrt(bias_variance) * rng.normal(size=width)
-        kernels.append(propulsion_kernel(X, D, W, b, degree=degree))
-    return np.stack(kernels)
-
-
 def error_budget(
     full: KernelLike | None,
     spanned: KernelLike,

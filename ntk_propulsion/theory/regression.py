@@ -1,4 +1,4 @@
-"""Kernels judged by what they predict: target alignment, ridge regression, agreement of two.
+"""Kernels judged by what they predict: target alignment and ridge regression.
 
 Ridge strengths are relative to the kernel's operator norm, so no result depends on its scale.
 """
@@ -17,7 +17,6 @@ from ntk_propulsion.theory.inputs import (
     as_square,
     blocks,
     count_outputs,
-    kernel_pair,
     nonzero,
 )
 
@@ -161,59 +160,3 @@ def _folds(examples: int, folds: int | None, seed: int) -> list[Array]:
     if folds is not None:
         order = np.random.default_rng(seed).permutation(examples)
     return np.array_split(order, count)
-
-
-def regression_agreement(
-    K: KernelLike,
-    K0: KernelLike,
-    targets: ArrayLike,
-    outputs: int | None = None,
-    *,
-    ridge: float = 1e-3,
-    folds: int | None = None,
-    offset: ArrayLike | None = None,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Return how far two kernels predict alike, each by `held_out_predictions`.
-
-    Returns:
-        ``prediction_r2``: R2 of K's predictions as an estimate of K0's, 1 - |p - p0|**2 / |p0 -
-        mean(p0)|**2. For classes also ``label_agreement``, the share of examples that both give
-        one class, and ``accuracy``, ``accuracy_reference``; for real targets ``r2`` and
-        ``r2_reference`` against the targets.
-
-    Raises:
-        InputError: As `held_out_predictions`; or where the kernels do not compare.
-    """
-    A, B = kernel_pair(K, K0)
-    count = count_outputs(K, K0, outputs=outputs)
-    Y, classes = as_targets(targets, len(A) // count, count)
-    p, p0 = (
-        held_out_predictions(k, Y, count, ridge=ridge, folds=folds, offset=offset, seed=seed)
-        for k in (A, B)
-    )
-    result = {"prediction_r2": r_squared(p, p0)}
-    if classes:
-        label, label0, truth = _labels(p), _labels(p0), _labels(Y)
-        result["label_agreement"] = float(np.mean(label == label0))
-        result["accuracy"] = float(np.mean(label == truth))
-        result["accuracy_reference"] = float(np.mean(label0 == truth))
-    else:
-        result["r2"], result["r2_reference"] = r_squared(p, Y), r_squared(p0, Y)
-    return result
-
-
-def r_squared(predictions: Array, truth: Array) -> float:
-    """Return 1 - |p - y|**2 / |y - mean(y)|**2 over (N, C), the mean taken column by column.
-
-    Raises:
-        InputError: Where the truth does not vary.
-    """
-    spread = np.sum((truth - truth.mean(axis=0)) ** 2)
-    if not spread > 0:
-        raise InputError("R2 is not defined for values that do not vary over examples")
-    return float(1 - np.sum((predictions - truth) ** 2) / spread)
-
-
-def _labels(values: Array) -> Array:
-    return values.argmax(axis=1) if values.shape[1] > 1 else (values[:, 0] > 0).astype(int)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,3 +46,15 @@ def test_two_runs_on_the_gpu_agree_closely_and_the_batch_may_live_anywhere() -> 
     first = empirical_ntk(model, ALL["bert"].batch(5))["full"].matrix
     again = empirical_ntk(model, move(ALL["bert"].batch(5), CUDA, torch.float32))["full"].matrix
     assert oracle.relative(first, again) < 1e-6
+
+
+def test_a_kernel_on_the_gpu_has_the_manners_of_one_on_the_cpu() -> None:
+    kernels = empirical_ntk(build("mlp").to(CUDA), ALL["mlp"].batch(5), ["full", "bitfit"])
+    kernel, own = kernels["full"], kernels["full"].to("cpu")
+    assert repr(kernel) == f"{own!r}, on {kernel.device}"
+    assert (np.asarray(kernel) == np.asarray(own)).all()
+    assert torch.equal(kernel[[0, 2]].matrix.cpu(), own[[0, 2]].matrix)
+    assert torch.equal(kernel.trace_outputs().cpu(), own.trace_outputs())
+    assert torch.as_tensor(kernel).device == kernel.device
+    assert isinstance(kernel @ np.ones(15), np.ndarray)
+    assert dict(kernels["bitfit"].compare(kernel)) == dict(kernels["bitfit"].to("cpu").compare(own))

@@ -120,27 +120,6 @@ def test_diagonal_bound_and_rms_error_hold(decay, eps):
     assert np.sqrt(np.mean(draws**2)) == pytest.approx(b.diagonal_rms_error(energies), rel=0.05)
 
 
-@pytest.mark.parametrize("relation", ["independent", "near", "equal", "opposite"])
-def test_pair_bound_holds_off_the_diagonal(relation):
-    rng = np.random.default_rng(0)
-    G = rng.normal(size=(300, 4))
-    others = {
-        "independent": 9 * rng.normal(size=(300, 4)),
-        "near": G + 0.1 * rng.normal(size=(300, 4)),
-        "equal": G,
-        "opposite": -2 * G,
-    }
-    G0 = others[relation]
-    W = rng.normal(size=(5000, 300, 4))
-    entries = np.sum((W * G).sum(axis=2) * (W * G0).sum(axis=2), axis=1)
-    size = np.linalg.norm(G) * np.linalg.norm(G0)
-    errors = np.abs(entries - np.sum(G * G0)) / size
-    for eps in (0.2, 0.5, 0.7):
-        assert np.mean(errors >= eps) <= min(1, b.pair_failure(eps, G, G0))
-    assert b.pair_failure(0.7, G, G0) < 1
-    assert b.pair_failure(0.5, 1e8 * G, G0) == pytest.approx(b.pair_failure(0.5, G, G0))
-
-
 def test_projection_moments_are_those_of_gaussian_rows():
     rng = np.random.default_rng(0)
     G, G0 = rng.normal(size=(3, 5, 4)), rng.normal(size=(2, 5, 4))
@@ -177,8 +156,6 @@ def test_projection_variance_on_the_diagonal_is_the_rms_error():
         (lambda: b.inner_product_coverage(np.ones((2, 2)), np.zeros((2, 2)), 0.5), "not zero"),
         (lambda: b.gamma2([0.0, 0.0]), "all zero"),
         (lambda: b.gamma_inf([1.0, -1.0]), "non-negative"),
-        (lambda: b.pair_failure(0.5, np.zeros((2, 2)), np.ones((2, 2))), "block is zero"),
-        (lambda: b.pair_failure(0.5, np.ones((2, 3)), np.ones((2, 2))), "do not pair"),
         (lambda: b.projection_moments(np.ones((2, 3))), "not \\(R, d_out, d_in\\)"),
     ],
 )

@@ -9,6 +9,7 @@ from ntk_propulsion.theory import bounds
 from ntk_propulsion.theory import error_budget as e
 from ntk_propulsion.theory.distances import compare_kernels
 from ntk_propulsion.theory.intervals import bootstrap_intervals
+from tests.theory.redrawn import redrawn_kernels
 from tests.theory.theory_kernels import kernel_pair, seeds
 
 N, O, T, D_IN, D_OUT = 4, 2, 3, 5, 6  # noqa: E741
@@ -57,7 +58,7 @@ def test_propulsion_jacobian_is_the_full_one_projected(module):
 def test_redraws_have_the_weighted_kernel_as_mean_and_the_exact_variance(module):
     X, D = module
     sigma2, tau2, degree = 0.3, 0.7, 2
-    draws = e.redrawn_kernels(X, D, sigma2, tau2, degree=degree, draws=20_000, seed=1)
+    draws = redrawn_kernels(X, D, sigma2, tau2, degree=degree, draws=20_000, seed=1)
     weight, bias = jacobians(X, D)
     blocks = np.concatenate([np.sqrt(sigma2) * weight, np.sqrt(tau2) * bias[..., None]], axis=2)
     mean, variance = bounds.projection_moments(blocks)
@@ -69,10 +70,10 @@ def test_redraws_have_the_weighted_kernel_as_mean_and_the_exact_variance(module)
 
 
 def test_redraws_keep_to_their_seed(module):
-    first, again = (e.redrawn_kernels(*module, 1.0, draws=2, seed=3) for _ in range(2))
+    first, again = (redrawn_kernels(*module, 1.0, draws=2, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert (first[0] != first[1]).any()
-    assert (e.redrawn_kernels(*module, 1.0, draws=2, seed=4) != first).any()
+    assert (redrawn_kernels(*module, 1.0, draws=2, seed=4) != first).any()
 
 
 def test_spanned_kernel_adds_weights_and_biases(module):
@@ -86,7 +87,7 @@ def test_spanned_kernel_adds_weights_and_biases(module):
 def test_budget_finds_the_step_that_errs_and_its_angles_bound_the_total(module):
     modules = parts(*module, 0.3, 0.7)
     spanned, weighted = e.spanned_kernel(modules), e.weighted_kernel(modules)
-    redrawn = e.redrawn_kernels(*module, 0.3, 0.7, draws=8)
+    redrawn = redrawn_kernels(*module, 0.3, 0.7, draws=8)
     budget = e.error_budget(spanned, spanned, weighted, redrawn, redrawn[0], O)
     assert tuple(budget) == (*e.STEPS, "total", "chance")
     assert budget["coverage"]["best_scale_error"].value == pytest.approx(0, abs=1e-12)
@@ -125,7 +126,7 @@ def test_distances_are_those_of_compare_kernels_and_the_angle_is_of_the_alignmen
 def test_values_are_summed_up_over_redraws(module):
     modules = parts(*module, 0.3, 0.7)
     weighted = e.weighted_kernel(modules)
-    redrawn = e.redrawn_kernels(*module, 0.3, 0.7, draws=5)
+    redrawn = redrawn_kernels(*module, 0.3, 0.7, draws=5)
     budget = e.error_budget(weighted, weighted, weighted, redrawn, redrawn.mean(0), O)
     for step, pairs in {
         "sampling": [(K, weighted) for K in redrawn],
@@ -144,7 +145,7 @@ def test_values_are_summed_up_over_redraws(module):
 def test_intervals_are_the_bootstraps_averaged_over_redraws(module):
     modules = parts(*module, 0.3, 0.7)
     weighted = e.weighted_kernel(modules)
-    redrawn = e.redrawn_kernels(*module, 0.3, 0.7, draws=2)
+    redrawn = redrawn_kernels(*module, 0.3, 0.7, draws=2)
     plain = e.error_budget(weighted, weighted, weighted, redrawn, redrawn[0], O)
     assert plain["sampling"]["cka"].low is None
     budget = e.error_budget(
@@ -164,7 +165,7 @@ def test_intervals_are_the_bootstraps_averaged_over_redraws(module):
 def test_a_single_module_has_no_coverage_and_its_total_starts_from_its_own_kernel(module):
     modules = parts(*module, 0.3, 0.7)
     spanned, weighted = e.spanned_kernel(modules), e.weighted_kernel(modules)
-    redrawn = e.redrawn_kernels(*module, 0.3, 0.7, draws=2)
+    redrawn = redrawn_kernels(*module, 0.3, 0.7, draws=2)
     budget = e.error_budget(None, spanned, weighted, redrawn, redrawn[0], O)
     assert "coverage" not in budget
     expected = compare_kernels(redrawn[0], spanned, O)["cka"]
@@ -184,7 +185,6 @@ def test_a_distance_that_is_not_defined_is_left_out(module):
     [
         (lambda X, D: e.propulsion_kernel(X, D[0], np.ones((D_OUT, D_IN))), "are \\(4, 3, 5\\)"),
         (lambda X, D: e.propulsion_kernel(X, D, np.ones((2, 2))), "does not map 5 to 6"),
-        (lambda X, D: e.redrawn_kernels(X, D, -1.0), "variances of 0 or more"),
         (lambda X, D: e.spanned_kernel({}), "one shape"),
         (lambda X, D: e.error_budget(*[np.eye(2)] * 3, [], np.eye(2)), "at least one redrawn"),
         (lambda X, D: e.error_budget(*[np.eye(2)] * 3, [np.eye(4)], np.eye(2)), "but K0"),

@@ -54,7 +54,7 @@ class HostCall:
     """
 
     n: int
-    args: tuple
+    args: tuple[Any, ...]
     kwargs: dict[str, Any]
     inputs: tuple[Layout, ...]
     outputs: tuple[Layout, ...]
@@ -69,7 +69,7 @@ class _Pending:
     site: Site
     x: Tensor | None = None
     y: Tensor | None = None
-    args: tuple = ()
+    args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     edges: list[GradientEdge] = field(default_factory=list)
     shapes: list[torch.Size] = field(default_factory=list)
@@ -123,7 +123,7 @@ class ForwardPass:
         self._mark(pending, [result])
         return result
 
-    def _enter(self, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _enter(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         key = self.keys.enter(name)
         site = self.sites.get(key)
         if site is not None:
@@ -265,9 +265,9 @@ class _Rows:
 
     def __init__(self, n: int, outputs: int) -> None:
         self.n, self.outputs = n, outputs
-        self.slots: dict[tuple, Tensor] = {}
+        self.slots: dict[tuple[Any, ...], Tensor] = {}
         self.calls: dict[SiteKey, list[HostCall]] = {}
-        self.x_slot: dict[SiteKey, tuple] = {}
+        self.x_slot: dict[SiteKey, tuple[Any, ...]] = {}
         self.seen: dict[SiteKey, None] = {}
 
     def store(self, forward: ForwardPass, values: Tensor, start: int) -> None:
@@ -283,7 +283,9 @@ class _Rows:
 
     def _keep_inputs(self, forward: ForwardPass, start: int) -> dict[SiteKey, HostCall]:
         hosts: dict[SiteKey, HostCall] = {}
-        met: dict[tuple, tuple] = {}  # layers that share an input share its rows
+        met: dict[
+            tuple[Any, ...], tuple[Any, ...]
+        ] = {}  # layers that share an input share its rows
         for key, pending in forward.pending.items():
             self.seen[key] = None
             if pending.site.kind == "module":
@@ -304,7 +306,7 @@ class _Rows:
             pending.x = pending.y = None
         return hosts
 
-    def _put(self, slot: tuple, rows: Tensor, start: int) -> None:
+    def _put(self, slot: tuple[Any, ...], rows: Tensor, start: int) -> None:
         if len(rows) == self.n:
             self.slots[slot] = rows
             return

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class Workspace:
 
     def __init__(self, size: int = 1 << 22) -> None:
         self.size = size  # entries of one side's chunk
-        self.buffers: dict[tuple, Tensor] = {}
+        self.buffers: dict[tuple[Any, ...], Tensor] = {}
 
     def take(self, side: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return a contiguous uninitialised tensor that is valid until the next call."""

@@ -57,7 +57,7 @@ class Probe:
     def _now(self) -> int:
         return len(self.events)
 
-    def _enter(self, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _enter(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         key = self.keys.enter(name)
         event = Event(key, None, name, tensors((args, kwargs)), [], self._now)
         event.versions = [t._version for t in event.inputs]

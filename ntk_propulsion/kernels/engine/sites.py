@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-SiteKey = tuple
+SiteKey = tuple[Any, ...]
 
 _MATMUL = {torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__}
 _TRANSPOSE = {Tensor.T.__get__, Tensor.t, torch.t, Tensor.mT.__get__}  # type: ignore[attr-defined]
@@ -96,8 +96,8 @@ class Call:
 
 
 def read_call(
-    func: Callable,
-    args: tuple,
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
     kwargs: dict[str, Any],
     names: dict[int, str],
     turned: dict[int, str] | None = None,
@@ -130,14 +130,18 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _product_with_transpose(func: Callable, args: tuple, turned: dict[int, str]) -> Call | None:
+def _product_with_transpose(
+    func: Callable[..., Any], args: tuple[Any, ...], turned: dict[int, str]
+) -> Call | None:
     """``x @ W.T``, which is a linear layer."""
     if func in _MATMUL and len(args) == 2 and id(args[1]) in turned and id(args[0]) not in turned:
         return Call("linear", turned[id(args[1])], None, False, args[0])
     return None
 
 
-def _closed_form(func: Callable, args: tuple, kwargs: dict, names: dict[int, str]) -> Call | None:
+def _closed_form(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[Any, Any], names: dict[int, str]
+) -> Call | None:
     if func is F.linear:
         x, weight, bias = _bind(("input", "weight", "bias"), args, kwargs)
         return Call("linear", names.get(id(weight)), names.get(id(bias)), False, x)
@@ -162,12 +166,12 @@ def _closed_form(func: Callable, args: tuple, kwargs: dict, names: dict[int, str
     return None
 
 
-def _bind(fields: tuple[str, ...], args: tuple, kwargs: dict[str, Any]) -> list[Any]:
+def _bind(fields: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     given = dict(zip(fields, args, strict=False)) | kwargs
     return [given.get(field) for field in fields]
 
 
-def _embedding(args: tuple, kwargs: dict[str, Any], names: dict[int, str]) -> Call | None:
+def _embedding(args: tuple[Any, ...], kwargs: dict[str, Any], names: dict[int, str]) -> Call | None:
     fields = ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq")
     ids, weight, padding, max_norm, _, by_frequency = _bind(fields, args, kwargs)
     if max_norm is not None or by_frequency or id(weight) not in names:
@@ -177,7 +181,7 @@ def _embedding(args: tuple, kwargs: dict[str, Any], names: dict[int, str]) -> Ca
     return Call("embedding", names[id(weight)], None, False, ids, constants=(("padding", padding),))
 
 
-def _elementwise(kind: str, args: tuple, names: dict[int, str]) -> Call | None:
+def _elementwise(kind: str, args: tuple[Any, ...], names: dict[int, str]) -> Call | None:
     tensors = [a for a in args if isinstance(a, Tensor)]
     if len(tensors) != 2 or len(args) != 2:
         return None
@@ -197,14 +201,18 @@ class Watch(TorchFunctionMode):
     whose forward the call stands.
     """
 
-    def __init__(self, names: dict[int, str], stack: list[str], visit: Callable) -> None:
+    def __init__(self, names: dict[int, str], stack: list[str], visit: Callable[..., Any]) -> None:
         super().__init__()
         self.names, self.stack, self.visit = names, stack, visit
         self.transposes: list[Tensor] = []  # kept, so that their ids stay theirs
         self.turned: dict[int, str] = {}
 
     def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         call = read_call(func, args, kwargs, self.names, self.turned)
@@ -225,7 +233,7 @@ def watching(
     model: nn.Module,
     names: dict[int, str],
     visit: Callable[[Call, Any, str], Any],
-    enter: Callable[[str, tuple, dict], Any] | None = None,
+    enter: Callable[[str, tuple[Any, ...], dict[Any, Any]], Any] | None = None,
     leave: Callable[[str, Any], Any] | None = None,
 ) -> Iterator[None]:
     """Watch every use of the named parameters while the block runs; hooks go when it ends.
@@ -240,16 +248,16 @@ def watching(
     stack: list[str] = [""]
     handles = []
 
-    def begin(name: str) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def begin(name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             stack.append(name)
             if enter is not None:
                 enter(name, args, kwargs)
 
         return hook
 
-    def end(name: str) -> Callable:
-        def hook(module: nn.Module, args: tuple, output: Any) -> Any:
+    def end(name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             stack.pop()
             return None if leave is None else leave(name, output)
 
@@ -270,10 +278,10 @@ class KeyCounter:
     """Gives each call and each module's forward the key that the survey gave it."""
 
     def __init__(self) -> None:
-        self.counts: Counter = Counter()
+        self.counts: Counter[Any] = Counter()
         self.open: list[SiteKey] = []
 
-    def _next(self, key: tuple) -> SiteKey:
+    def _next(self, key: tuple[Any, ...]) -> SiteKey:
         self.counts[key] += 1
         return (*key, self.counts[key] - 1)
 

@@ -227,7 +227,7 @@ def _hosts(
 ) -> tuple[dict[SiteKey, tuple[str, ...]], dict[str, str]]:
     """Map each host call to the parameters that its vjp must give."""
     by_parameter: dict[str, set[SiteKey]] = {}
-    depth: dict[SiteKey, tuple] = {}
+    depth: dict[SiteKey, tuple[Any, ...]] = {}
     identity = {name: id(p) for name, p in model.named_parameters()}
     for event in two.events.values():
         if event.call is None:

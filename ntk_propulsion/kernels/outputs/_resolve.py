@@ -35,7 +35,7 @@ def resolve_outputs(outputs: OutputsLike) -> OutputFunction:
     if isinstance(outputs, int | np.integer) and not isinstance(outputs, bool):
         return Column(int(outputs))
     for kind in OUTPUTS.values():
-        if outputs is type(kind):
+        if outputs is type(kind):  # type: ignore[comparison-overlap]
             return kind
     if not callable(outputs) or isinstance(outputs, type):
         raise InputError(
