@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -290,6 +291,7 @@ class Steps:
 
     def _kernels(self, what: str, model: nn.Module, tunings: Sequence[Tuning]) -> Kernels:
         self.progress.begin(what)
+        gc.collect()  # models of trainings that are done and refer to themselves
         return empirical_ntk(
             model,
             self.materials.encoding.batch,

@@ -39,9 +39,9 @@ class ProbeReport:
         examples: How many examples it was fitted on.
         regularisation: The chosen strength: sklearn's C of logistic, alpha of ridge regression.
         metric: The score that follows, as in `ntk_propulsion.tasks.Task.score`.
-        train_score: On the examples fitted on.
-        cv_score: Mean over held-out folds.
-        cv_std: Standard deviation over the folds.
+        train_score: On the examples fitted on; in a report None where the metric is not defined.
+        cv_score: Mean over held-out folds; likewise.
+        cv_std: Standard deviation over the folds; likewise.
     """
 
     module: str
@@ -49,9 +49,9 @@ class ProbeReport:
     examples: int
     regularisation: float
     metric: str
-    train_score: float
-    cv_score: float
-    cv_std: float
+    train_score: float | None
+    cv_score: float | None
+    cv_std: float | None
 
 
 def fit_probe(

@@ -6,7 +6,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
-from transformers.trainer_pt_utils import get_parameter_names
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.loaded import LoadedModel
+from ntk_propulsion.models.roles import is_norm
 from ntk_propulsion.models.state import evaluation_mode
 from ntk_propulsion.models.tokens import length_batches, pad, tokenize
 from ntk_propulsion.tasks import Example, Task
@@ -28,8 +28,6 @@ from ntk_propulsion.training import saved
 from ntk_propulsion.training.saved import Progress, SavedTraining
 
 OnStep = Callable[[int, float], None]
-
-_UNDECAYED = (r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)")
 
 
 class TrainingDiverged(InputError):  # noqa: N818 (it names what happened)
@@ -280,16 +278,19 @@ def _optimiser(
     model: nn.Module, trained: dict[str, nn.Parameter], recipe: _Recipe
 ) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
     """Return AdamW over what trains, and the learning rate by steps taken."""
-    decayed = set(get_parameter_names(model, [nn.LayerNorm], list(_UNDECAYED)))
+    decayed = _decayed(model, trained)
     groups = [
-        {"params": [p for n, p in trained.items() if n in decayed], "weight_decay": decay}
-        for decayed, decay in ((decayed, recipe.weight_decay), (trained.keys() - decayed, 0.0))
+        {"params": [p for n, p in trained.items() if n in names], "weight_decay": decay}
+        for names, decay in ((decayed, recipe.weight_decay), (trained.keys() - decayed, 0.0))
     ]
     optimiser = torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=recipe.learning_rate, fused=True
     )
+    # The schedule gets an optimiser of its own: the two refer to each other, and such a circle
+    # would keep this one's moments in memory until Python happens to look for circles.
+    stand_in = torch.optim.SGD([torch.zeros(1)], lr=recipe.learning_rate)
     try:
-        scheduler = get_scheduler(recipe.schedule, optimiser, recipe.warmup, recipe.steps)
+        scheduler = get_scheduler(recipe.schedule, stand_in, recipe.warmup, recipe.steps)
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"cannot train with these settings: {reason}") from error
@@ -300,6 +301,16 @@ def _optimiser(
         )
     share = scheduler.lr_lambdas[0]
     return optimiser, lambda done: recipe.learning_rate * share(done)
+
+
+def _decayed(model: nn.Module, trained: Iterable[str]) -> set[str]:
+    """Return the names of what weight decay is of: no biases, nothing of a normalisation."""
+    norms = {name for name, module in model.named_modules() if is_norm(module)}
+    return {
+        name
+        for name in trained
+        if "bias" not in name and not any(name.startswith(f"{norm}.") for norm in norms)
+    }
 
 
 def _seed_all(seed: int, step: int) -> None:
