@@ -57,13 +57,13 @@ class Settings:
         None, "Of Propulsion.", unset="chosen by the sweep"
     )
     sweep: int = option(3, "Learning rates tried per method; 1: none.")
-    sweep_steps: int = option(12, "Steps of each trial, at most.")
+    sweep_steps: int = option(8, "Steps of each trial, at most.")
     trajectories: tuple[str, ...] = option(
         ("full", "propulsion"),
         "Methods whose kernels are recorded along training; all for every one that is known, none "
         "for none.",
     )
-    trajectory_points: int = option(3, "Recorded steps after the first.")
+    trajectory_points: int = option(2, "Recorded steps after the first.")
     trajectory_examples: int = option(6, "Of the N, those whose kernels are recorded.")
     probe_examples: int = option(1000)
     test_examples: int = option(400)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -45,6 +44,7 @@ from ntk_propulsion.models.tokens import encode
 from ntk_propulsion.propulsion import merge, save_adapter
 from ntk_propulsion.runs.files import write_atomically
 from ntk_propulsion.runs.folder import Run
+from ntk_propulsion.runs.memory import return_free_memory
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.training.finetuning import TrainingLog, finetune
 from ntk_propulsion.training.methods import apply_method
@@ -291,8 +291,8 @@ class Steps:
 
     def _kernels(self, what: str, model: nn.Module, tunings: Sequence[Tuning]) -> Kernels:
         self.progress.begin(what)
-        gc.collect()  # models of trainings that are done and refer to themselves
-        return empirical_ntk(
+        return_free_memory()  # a training's, so that the kernels' budget comes on top of little
+        found = empirical_ntk(
             model,
             self.materials.encoding.batch,
             tunings,
@@ -301,6 +301,8 @@ class Steps:
             options=self.options,
             progress=self.progress.advance,
         )
+        return_free_memory()
+        return found
 
     def _metric(self, when: str, loaded: LoadedModel) -> float | None:
         task = self.materials.task

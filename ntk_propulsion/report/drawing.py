@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from matplotlib.figure import Figure
 
@@ -23,7 +24,9 @@ Named = Iterator[tuple[str, Figure]]
 
 
 def draw_experiment(experiment: Experiment, arrays: Arrays) -> dict[str, Figure]:
-    """Draw every figure that an experiment has the data for, so far.
+    """Draw every figure that an experiment has the data for.
+
+    Of one that still goes on only what leads the page: each is drawn anew after every training.
 
     Args:
         experiment: Its tables.
@@ -33,6 +36,12 @@ def draw_experiment(experiment: Experiment, arrays: Arrays) -> dict[str, Figure]
         ``{name: figure}``; a name begins with the section of the page that shows it.
     """
     results = experiment.results
+    if not experiment.complete:
+        return {
+            **dict(islice(_heatmaps(results, arrays), 1)),
+            **dict(islice(_distances(results), 1)),
+            **dict(_losses(results)),
+        }
     return {
         **dict(_heatmaps(results, arrays)),
         **dict(_distances(results)),
@@ -122,19 +131,23 @@ def _training(results: Results, arrays: Arrays, degree: int) -> Named:
                 setting=setting,
             ),
         )
-    kind = KINDS[results.task.kind]
+    yield from _losses(results)
+    if any(len(sweep.trials) > 1 for sweep in results.sweeps):
+        unit = KINDS[results.task.kind].unit
+        yield "sweep", figures.sweeps(results.sweeps, unit=unit, setting=setting)
+
+
+def _losses(results: Results) -> Named:
     if any(run.losses for run in results.training):
         yield (
             "training",
             figures.training(
                 {run.method: run.losses for run in results.training},
                 remarks={run.method: _remark(run, results.task.metric) for run in results.training},
-                unit=kind.loss_label,
-                setting=setting,
+                unit=KINDS[results.task.kind].loss_label,
+                setting=setting_of(results),
             ),
         )
-    if any(len(sweep.trials) > 1 for sweep in results.sweeps):
-        yield "sweep", figures.sweeps(results.sweeps, unit=kind.unit, setting=setting)
 
 
 def _remark(run: TrainingRun, metric: str) -> str:

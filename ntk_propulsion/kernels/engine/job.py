@@ -22,7 +22,7 @@ from ntk_propulsion.kernels.engine.jacobian import (
     closed_form,
     host_blocks,
 )
-from ntk_propulsion.kernels.engine.planning import cluster_sites, make_plan, return_free_memory
+from ntk_propulsion.kernels.engine.planning import cluster_sites, make_plan
 from ntk_propulsion.kernels.engine.product import Product
 from ntk_propulsion.kernels.engine.side import Side
 from ntk_propulsion.kernels.engine.sites import SiteKey
@@ -31,6 +31,7 @@ from ntk_propulsion.kernels.fingerprints import model_fingerprint
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.kernels.options import Options
 from ntk_propulsion.kernels.plan import Plan
+from ntk_propulsion.runs.memory import return_free_memory
 
 Progress = Callable[[int, int], None]
 

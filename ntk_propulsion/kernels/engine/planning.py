@@ -7,21 +7,12 @@ backward passes; the passes themselves run on as many examples at a time as thei
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterable
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.sites import SiteKey
 from ntk_propulsion.kernels.engine.survey import Site, Survey
 from ntk_propulsion.kernels.plan import Plan
-
-
-def return_free_memory() -> None:
-    """Give freed memory back to the system, which glibc otherwise keeps in fragments."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def make_plan(

@@ -164,7 +164,7 @@ def _counting_saved(saved: list[int], slot: int) -> Any:
         if not isinstance(t, nn.Parameter) and storage.data_ptr() not in storages:
             storages.add(storage.data_ptr())
             saved[slot] += storage.nbytes()
-        return t
+        return t.detach()  # t itself would keep its graph alive for ever: a circle through C++
 
     return torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from ntk_propulsion import empirical_ntk
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import batch_size
 from ntk_propulsion.kernels.engine.sites import Layout
@@ -115,3 +117,15 @@ def test_what_all_examples_share_becomes_a_view_for_each() -> None:
     assert found["a"].shape == (2, 3)
     assert found["a"].data_ptr() == shared.data_ptr()
     assert (found["b"] is own, found["c"].shape, found["d"]) == (True, (1, 3), "text")
+
+
+def test_a_kernel_leaves_no_graph_in_memory():
+    model, batch = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)), torch.randn(5, 4)
+    empirical_ntk(model, batch, "full")
+    gc.collect()
+    tensors = (o for o in gc.get_objects() if isinstance(o, torch.Tensor))
+    before = sum(t.grad_fn is not None for t in tensors)
+    empirical_ntk(model, batch, ["full", "propulsion"])
+    gc.collect()
+    tensors = (o for o in gc.get_objects() if isinstance(o, torch.Tensor))
+    assert sum(t.grad_fn is not None for t in tensors) <= before
