@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
@@ -77,8 +78,10 @@ def _freeze_settings(model: nn.Module) -> None:
 
 def adapter_test() -> Callable[[Any], bool]:
     """Return a test of whether a module is a layer that ``peft`` adapts."""
-    try:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-    except ImportError:  # then no layer of it can be there
+    if (
+        "peft" not in sys.modules
+    ):  # then no layer of it can be there, and importing it takes seconds
         return lambda layer: False
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     return lambda layer: isinstance(layer, BaseTunerLayer)

@@ -136,5 +136,5 @@ def _image(png: bytes) -> str:
     """Return the address of a PNG's pixels: WebP without loss takes a third of its bytes."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
-        image.convert("RGB").save(buffer, "WEBP", lossless=True, method=4)
+        image.convert("RGB").save(buffer, "WEBP", lossless=True, method=2, quality=20)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -15,8 +15,6 @@ from typing import NoReturn
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_scheduler
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.loaded import LoadedModel
@@ -26,6 +24,7 @@ from ntk_propulsion.models.tokens import length_batches, pad, tokenize
 from ntk_propulsion.tasks import Example, Task
 from ntk_propulsion.training import saved
 from ntk_propulsion.training.saved import Progress, SavedTraining
+from ntk_propulsion.training.schedules import learning_rate_share
 
 OnStep = Callable[[int, float], None]
 
@@ -286,20 +285,7 @@ def _optimiser(
     optimiser = torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=recipe.learning_rate, fused=True
     )
-    # The schedule gets an optimiser of its own: the two refer to each other, and such a circle
-    # would keep this one's moments in memory until Python happens to look for circles.
-    stand_in = torch.optim.SGD([torch.zeros(1)], lr=recipe.learning_rate)
-    try:
-        scheduler = get_scheduler(recipe.schedule, stand_in, recipe.warmup, recipe.steps)
-    except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"cannot train with these settings: {reason}") from error
-    if not isinstance(scheduler, LambdaLR):
-        raise InputError(
-            f"cannot train with these settings: the schedule {recipe.schedule} needs more than "
-            "the number of the step"
-        )
-    share = scheduler.lr_lambdas[0]
+    share = learning_rate_share(recipe.schedule, recipe.warmup, recipe.steps)
     return optimiser, lambda done: recipe.learning_rate * share(done)
 
 
