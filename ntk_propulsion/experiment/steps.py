@@ -236,6 +236,7 @@ class Steps:
             batch_size=settings.batch_size,
             seed=settings.seed,
             output_dir=self._training(method),
+            save_steps=self._save_steps,
             on_step=lambda step, loss: self.progress.advance(step),
         )
         return tuned, log
@@ -261,6 +262,7 @@ class Steps:
             options=self.options,
             seed=settings.seed,
             output_dir=self._training(method),
+            save_steps=self._save_steps,
             batch_size=settings.batch_size,
             on_step=lambda step, loss: self.progress.advance(step),
             on_trained=on_trained,
@@ -272,6 +274,11 @@ class Steps:
         found.save(folder)
         examples = len(found.points[0].outputs)
         return Recording(method, rate, examples, tuple(found.steps), diverged)
+
+    @property
+    def _save_steps(self) -> int:
+        """Half of a short training: a checkpoint of full fine-tuning takes as long as two steps."""
+        return min(100, math.ceil(self.settings.steps / 2))
 
     def _training(self, method: str) -> Path:
         return self.run.path(f"training-{method}")

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
+import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
+from PIL import Image
 
 from ntk_propulsion import words
 from ntk_propulsion.models.roles import ROLES
@@ -151,10 +154,18 @@ def frame(figure: Figure, title: str, caption: str) -> None:
 
 
 def render(figure: Figure) -> bytes:
-    """Return a figure's bytes as PNG; equal figures give equal bytes."""
-    buffer = io.BytesIO()
+    """Return a figure's bytes as PNG; equal figures give equal bytes.
+
+    `Figure.savefig` draws everything twice, once for a bounding box that is not asked for here.
+    """
+    buffer, before = io.BytesIO(), figure.dpi
     with applied():
-        figure.savefig(buffer, format="png")
+        figure.set_dpi(RC["savefig.dpi"])
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # type: ignore[no-untyped-call]
+        pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+        Image.fromarray(pixels).convert("RGB").save(buffer, "PNG")
+        figure.set_dpi(before)
     return buffer.getvalue()
 
 

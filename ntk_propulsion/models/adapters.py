@@ -78,9 +78,8 @@ def _freeze_settings(model: nn.Module) -> None:
 
 def adapter_test() -> Callable[[Any], bool]:
     """Return a test of whether a module is a layer that ``peft`` adapts."""
-    if (
-        "peft" not in sys.modules
-    ):  # then no layer of it can be there, and importing it takes seconds
+    # what is not imported has no layer here, and importing it takes seconds
+    if sys.modules.get("peft.tuners.tuners_utils") is None:
         return lambda layer: False
     from peft.tuners.tuners_utils import BaseTunerLayer
 
