@@ -125,7 +125,10 @@ def finished() -> Path:
 
 @functools.cache
 def recorded() -> Path:
-    """Return the folder of a finished run that swept rates and recorded; not to be changed."""
+    """Return the folder of a finished run that swept rates and recorded; not to be changed.
+
+    Whether it has figures depends on who asked first.
+    """
     return do(scratch() / "recorded", **RECORDED)
 
 

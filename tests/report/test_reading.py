@@ -9,8 +9,9 @@ from tests import tiny_runs
 
 
 @pytest.fixture(scope="module")
-def finished():
-    return tiny_runs.recorded()
+def finished(tmp_path_factory):
+    """A run of its own: the one that other tests share may have no figures."""
+    return tiny_runs.do(tmp_path_factory.mktemp("runs") / "read", **tiny_runs.RECORDED)
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def copied(finished, tmp_path):
     return tmp_path
 
 
-def test_what_is_read_is_written_with_the_same_bytes(finished, tmp_path, monkeypatch):
+def test_what_is_read_is_written_with_the_same_bytes(finished, tmp_path):
     experiment, arrays = read_experiment(finished)
     paths = write_experiment(experiment, arrays, tmp_path)
     assert paths[-1].read_bytes() == (finished / "report.json").read_bytes()
