@@ -20,7 +20,7 @@ from ntk_propulsion.training.finetuning import TrainingDiverged, TrainingLog, fi
 from ntk_propulsion.training.methods import Method, apply_method
 
 STEP = 10**0.5
-MOST, FEWEST, SHARE = 64, 8, 0.2
+MOST, FEWEST, SHARE = 100, 8, 0.2
 
 
 @dataclass(frozen=True)
