@@ -50,7 +50,7 @@ class Settings:
         unset="all that the model has parameters for",
     )
     head: str = option("probe")
-    steps: int = option(40, "Steps of each fine-tuning; 0 for none.")
+    steps: int = option(32, "Steps of each fine-tuning; 0 for none.")
     batch_size: int = option(16)
     learning_rate: float | None = option(None, "Of full fine-tuning.", unset="chosen by the sweep")
     propulsion_learning_rate: float | None = option(
