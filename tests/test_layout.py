@@ -24,7 +24,6 @@ WITHOUT_TEST = {
     "report/sections.py": PAGES,
     "report/sheets.py": PAGES,
     "runs/progress.py": "does nothing: what overrides it has tests",
-    "training/saved.py": "met in tests/training/test_finetuning.py",
 }
 """Modules with behaviour and no test file of their name: why."""
 
