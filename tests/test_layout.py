@@ -18,8 +18,6 @@ WITHOUT_TEST = {
     "auditing/checkpoint.py": "data; its few properties are met in tests/auditing/test_audit.py",
     "experiment/steps.py": "met in tests/experiment/test_experiment.py",
     "experiment/arrays.py": "met in tests/report/test_reading.py",
-    "kernels/tunings/_features.py": "met by every tuning's test",
-    "kernels/tunings/_peft.py": "met by the tests of lora, adalora and ia3",
     "report/folder.py": "met in tests/commands/test_report.py",
     "report/sections.py": PAGES,
     "report/sheets.py": PAGES,
