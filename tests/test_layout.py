@@ -13,18 +13,12 @@ SHIMS = {"__main__.py", "audit.py", "compare.py", "convert.py"}
 LONGEST = 400
 TOO_LONG: dict[str, int] = {}
 """Files that may be longer, with their lines: none may grow."""
-COURSES = "met in tests/trajectories/test_record.py and test_trajectory.py"
 WITHOUT_TEST = {
     "experiment/steps.py": "met in tests/experiment/test_experiment.py",
     "experiment/arrays.py": "met in tests/report/test_reading.py",
     "kernels/tunings/_features.py": "met by every tuning's test",
     "kernels/tunings/_peft.py": "met by the tests of lora, adalora and ia3",
     "runs/progress.py": "does nothing: what overrides it has tests",
-    "training/saved.py": "met in tests/training/test_finetuning.py",
-    "trajectories/compare.py": COURSES,
-    "trajectories/files.py": COURSES,
-    "trajectories/measure.py": COURSES,
-    "trajectories/points.py": COURSES,
 }
 """Modules with behaviour and no test file of their name: why."""
 
@@ -63,6 +57,10 @@ def test_a_module_with_behaviour_has_its_test(path: Path) -> None:
 
 def test_what_is_excused_is_there_and_has_behaviour() -> None:
     assert all(behaves(PACKAGE / name) for name in WITHOUT_TEST)
+
+
+def test_what_is_excused_has_no_test_of_its_name() -> None:
+    assert not [name for name in WITHOUT_TEST if place_of_test(PACKAGE / name).exists()]
 
 
 @pytest.mark.parametrize(

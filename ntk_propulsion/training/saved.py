@@ -7,9 +7,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -45,19 +47,18 @@ class SavedTraining:
         """Take up a folder, or claim it.
 
         Raises:
-            InputError: It holds a training with other settings.
+            InputError: It holds a training with other settings, or with damaged ones.
         """
         self.folder = folder
         path = folder / SETTINGS
-        before = _json(path)
+        before = _settings(path)
         if before is None:
             write_atomically(path, json.dumps(settings))
             return
         other = sorted(key for key in settings if before.get(key) != settings[key])
         if other:
             raise InputError(
-                f"{folder} holds a training with another setting of {', '.join(other)}: "
-                "name another folder, or empty it"
+                f"{folder} holds a training with another setting of {', '.join(other)}: {_MEND}"
             )
 
     def last(self) -> tuple[Path, Progress] | None:
@@ -66,7 +67,7 @@ class SavedTraining:
         for path in self.folder.glob("checkpoint-*"):
             try:
                 progress = from_json(Progress, (path / STATE).read_text())
-            except (OSError, InputError):
+            except (OSError, ValueError):
                 shutil.rmtree(path)
             else:
                 complete[len(progress.losses)] = path, progress
@@ -99,20 +100,51 @@ class SavedTraining:
 
 @torch.no_grad()
 def load_trained(checkpoint: Path, trained: Mapping[str, Tensor]) -> None:
-    """Write a checkpoint's parameters into those of the same names."""
-    saved = load_file(checkpoint / TRAINED)
+    """Write a checkpoint's parameters into those of the same names.
+
+    Raises:
+        InputError: They are missing, damaged, or of other parameters; nothing is written.
+    """
+    path = checkpoint / TRAINED
+    try:
+        saved = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path) from error
+    shapes = {name: tensor.shape for name, tensor in saved.items()}
+    if shapes != {name: parameter.shape for name, parameter in trained.items()}:
+        raise InputError(f"{path} holds other parameters than those that train: {_MEND}")
     for name, parameter in trained.items():
         parameter.copy_(saved[name])
 
 
 def load_optimiser(checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
-    """Take over the optimiser's state from a checkpoint."""
-    optimiser.load_state_dict(torch.load(checkpoint / OPTIMISER, weights_only=True))
+    """Take over the optimiser's state from a checkpoint.
 
-
-def _json(path: Path) -> dict[str, Any] | None:
-    """Return what a JSON file holds, None if it is absent or cut off."""
+    Raises:
+        InputError: It is missing, damaged, or of another optimiser.
+    """
+    path = checkpoint / OPTIMISER
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        optimiser.load_state_dict(torch.load(path, weights_only=True))
+    except (OSError, EOFError, UnpicklingError, RuntimeError, LookupError, ValueError) as error:
+        raise _damaged(path) from error
+
+
+_MEND = "name another folder, or empty it"
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} is missing or damaged: {_MEND}")
+
+
+def _settings(path: Path) -> dict[str, Any] | None:
+    """Return a training's settings, None where there are none."""
+    if not path.exists():
         return None
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    if not isinstance(found, dict):
+        raise _damaged(path)
+    return found

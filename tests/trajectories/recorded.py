@@ -2,8 +2,10 @@
 
 import functools
 
+import numpy as np
 import torch
 
+from ntk_propulsion.kernels.reference import reference_jacobian
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.models.tokens import encode
@@ -49,3 +51,27 @@ def record(method="full", loaded: LoadedModel | None = None, **changes) -> Traje
 def recorded(method: str = "full") -> Trajectory:
     """Return a recording that several tests look at; not to be changed."""
     return record(method)
+
+
+def same(one: Trajectory, other: Trajectory) -> bool:
+    """Whether two trajectories agree to the bit, matrices and all."""
+    arrays = ("outputs", "linearized", "velocity_per_example")
+    return (
+        one.table() == other.table()
+        and one.steps == other.steps
+        and all(
+            torch.equal(p.own.matrix, q.own.matrix)
+            and torch.equal(p.full.matrix, q.full.matrix)
+            and np.array_equal(p.measures.difference, q.measures.difference)
+            and p.measures.drift_per_module == q.measures.drift_per_module
+            and all(np.array_equal(getattr(p, name), getattr(q, name)) for name in arrays)
+            for p, q in zip(one.points, other.points, strict=True)
+        )
+    )
+
+
+def jacobian(model, inputs):
+    """Return the Jacobian of what requires a gradient, (N*O, P), row by row."""
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    found = reference_jacobian(model, inputs, parameters=names)
+    return torch.cat([found[name] for name in names], 1)

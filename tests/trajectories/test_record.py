@@ -8,23 +8,29 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
 
 from ntk_propulsion import empirical_ntk
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels import Options
-from ntk_propulsion.kernels.reference import reference_jacobian
 from ntk_propulsion.kernels.tunings import LoRA
 from ntk_propulsion.training.finetuning import TrainingDiverged, finetune
 from ntk_propulsion.training.methods import apply_method, plain_model
 from ntk_propulsion.trajectories import RecordingDiverged, Trajectory, files, record_trajectory
-from ntk_propulsion.trajectories.measure import Measure, Reached
-from tests.architectures import mlp, vectors
+from ntk_propulsion.trajectories.measure import Measure
 from tests.kernels.oracle import relative
 from tests.training.test_methods import needs_peft
-from tests.trajectories.recorded import AT, LABELS, TASK, TRAINING, batch, load, record, recorded
+from tests.trajectories.recorded import (
+    AT,
+    LABELS,
+    TASK,
+    TRAINING,
+    batch,
+    jacobian,
+    load,
+    record,
+    recorded,
+    same,
+)
 
 METHODS = ["full", "propulsion", "adalora"]
 
@@ -52,29 +58,6 @@ def train_by_hand(method, **changes):
 
     log = finetune(loaded, TASK, TASK.train, **TRAINING | changes, on_step=keep)
     return models, log.losses
-
-
-def jacobian(model, inputs):
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
-    found = reference_jacobian(model, inputs, parameters=names)
-    return torch.cat([found[name] for name in names], 1)
-
-
-def same(one: Trajectory, other: Trajectory) -> bool:
-    """Whether two trajectories agree to the bit, matrices and all."""
-    arrays = ("outputs", "linearized", "velocity_per_example")
-    return (
-        one.table() == other.table()
-        and one.steps == other.steps
-        and all(
-            torch.equal(p.own.matrix, q.own.matrix)
-            and torch.equal(p.full.matrix, q.full.matrix)
-            and np.array_equal(p.measures.difference, q.measures.difference)
-            and p.measures.drift_per_module == q.measures.drift_per_module
-            and all(np.array_equal(getattr(p, name), getattr(q, name)) for name in arrays)
-            for p, q in zip(one.points, other.points, strict=True)
-        )
-    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -131,37 +114,6 @@ def test_a_method_linear_in_its_parameters_neither_drifts_nor_errs():
     assert found.regime().kernel_regime == "holds"
     full = recorded("full").points[-1].measures
     assert full.feature_drift > 1e3 * full.drift_floor  # what is not linear is seen
-
-
-@given(
-    widths=st.lists(st.integers(1, 4), min_size=1, max_size=2),
-    outputs=st.integers(1, 3),
-    size=st.sampled_from([1e-2, 1.0]),
-    seed=st.integers(0, 10**6),
-)
-@settings(max_examples=6)
-def test_drift_is_never_longer_than_the_way_that_its_velocities_go(widths, outputs, size, seed):
-    torch.manual_seed(seed)
-    sizes = [6, *widths]
-    layers = [m for a, b in zip(sizes, widths, strict=False) for m in (nn.Linear(a, b), nn.Tanh())]
-    start = nn.Sequential(*layers, nn.Linear(sizes[-1], outputs)).double()
-    measure = Measure(start, "full", vectors(3), "logits", Options(chunk=8))
-    model, last, way, before = copy.deepcopy(start), None, 0.0, None
-    for step in (0, 1, 3, 4):
-        if step:
-            with torch.no_grad():
-                for p in model.parameters():
-                    p.add_(size * torch.randn_like(p))
-        point = measure.point(model if step else start, step, last)
-        J = jacobian(model, vectors(3))
-        if last is not None:
-            passed = point.feature_velocity * (step - last.point.step)
-            expected = float((J - before).norm() / jacobian(start, vectors(3)).norm())
-            near = {"rel": 1e-6, "abs": 4 * point.measures.drift_floor}
-            assert passed == pytest.approx(expected, **near)
-            way += passed
-        assert point.measures.feature_drift <= way + 4 * point.measures.drift_floor
-        last, before = Reached(point, copy.deepcopy(model)), J
 
 
 def test_recording_changes_nothing_of_the_training_not_even_its_dropout():
@@ -340,9 +292,3 @@ def test_targets_may_be_tensors(tmp_path):
     loaded = Trajectory.load(tmp_path)
     assert loaded.table() == two.table()
     assert replace(loaded, targets=None).find("target_alignment", "own") is None
-
-
-def test_the_perceptron_of_the_zoo_needs_no_transformer():
-    model = mlp().double()
-    measure = Measure(model, "full", vectors(3), "logits", Options(chunk=8))
-    assert measure.point(model, 0).own.matrix.shape == (9, 9)
