@@ -22,7 +22,12 @@ from ntk_propulsion.measurements.tables import (
 
 @dataclass(frozen=True)
 class Kind:
-    """What kind of tuning it is: a key of `ntk_propulsion.auditing.kinds.KINDS`, and in words."""
+    """What kind of tuning it is.
+
+    Attributes:
+        id: A key of `ntk_propulsion.auditing.kinds.KINDS`.
+        words: The same in words.
+    """
 
     id: str
     words: str
@@ -30,7 +35,12 @@ class Kind:
 
 @dataclass(frozen=True)
 class Tie:
-    """Tensors that are one in the base: ``"kept"``, ``"broken"`` or ``"not in the file"``."""
+    """Tensors that are one in the base.
+
+    Attributes:
+        tensors: Their names.
+        state: In the checkpoint: ``"kept"``, ``"broken"`` or ``"not in the file"``.
+    """
 
     tensors: tuple[str, str]
     state: str
@@ -38,7 +48,13 @@ class Tie:
 
 @dataclass(frozen=True)
 class DtypeChange:
-    """How many tensors went from one type to another."""
+    """How many tensors went from one type to another.
+
+    Attributes:
+        base: The type in the base.
+        tuned: The type in the checkpoint.
+        tensors: How many.
+    """
 
     base: str
     tuned: str
@@ -47,7 +63,13 @@ class DtypeChange:
 
 @dataclass(frozen=True)
 class LargeChange:
-    """A tensor that moved much: relative to its norm, and its largest entry's move."""
+    """A tensor that moved much.
+
+    Attributes:
+        name: The tensor.
+        relative_norm: |W1 - W0| / |W0|.
+        largest: Largest absolute entry of W1 - W0.
+    """
 
     name: str
     relative_norm: float | None
@@ -168,7 +190,13 @@ class Updates:
 
 @dataclass(frozen=True)
 class MetricChange:
-    """The task's metric on the kernels' examples, at the base and at the tuned weights."""
+    """The task's metric on the kernels' examples.
+
+    Attributes:
+        name: The metric.
+        base: At the base; None where it is not defined.
+        tuned: At the tuned weights; None where it is not defined.
+    """
 
     name: str
     base: float | None
@@ -177,7 +205,12 @@ class MetricChange:
 
 @dataclass(frozen=True)
 class ModuleDrift:
-    """|J_t - J_0| / |J_0| of one module's Jacobians."""
+    """How far one module's Jacobians went.
+
+    Attributes:
+        module: The module.
+        drift: |J_t - J_0| / |J_0| of its own parameters; None where it is not finite.
+    """
 
     module: str
     drift: float | None
@@ -197,8 +230,9 @@ class AuditedRegime:
         drift_without_head: The drift of all modules but the head's.
         drift_per_module: Module by module.
         distances: Of the kernel at the tuned weights from that at the base, by name.
-        linearization: ``"holds"``, ``"weakly"``, ``"not"`` or ``"undecided"``.
-        fixed_features: Likewise.
+        linearization: Whether the outputs stayed linear in what trains: ``"holds"``, ``"weakly"``,
+            ``"not"`` or ``"undecided"``.
+        fixed_features: Whether the Jacobians stayed what they were, in the same words.
         kernel_regime: The worse of both.
     """
 
@@ -249,7 +283,14 @@ class AuditedKernels:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something worth knowing: the rule, its severity, what it says, when it says it."""
+    """Something worth knowing.
+
+    Attributes:
+        rule: Which rule found it.
+        severity: ``"broken"``, ``"doubtful"``, ``"notable"`` or ``"good to know"``.
+        words: What it says.
+        when: When the rule says it.
+    """
 
     rule: str
     severity: str
@@ -259,7 +300,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer to one question about a checkpoint, short and in words."""
+    """The answer to one question about a checkpoint.
+
+    Attributes:
+        id: The question.
+        verdict: The answer, short.
+        words: And in a sentence.
+    """
 
     id: str
     verdict: str
@@ -268,7 +315,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class NamedVerdict:
-    """A `Verdict` with the name of its checkpoint."""
+    """A `Verdict` with the name of its checkpoint.
+
+    Attributes:
+        checkpoint: The checkpoint's name in the report.
+        id: The question.
+        verdict: The answer, short.
+        words: And in a sentence.
+    """
 
     checkpoint: str
     id: str

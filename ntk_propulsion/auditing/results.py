@@ -18,7 +18,16 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class AuditedBase:
-    """The base: its name, where it lies, its files' form, tensors, numbers and notes."""
+    """The base: what was tuned.
+
+    Attributes:
+        name: What it was asked for by.
+        path: Where it lies.
+        form: What kind of files it is.
+        tensors: How many it holds.
+        parameters: How many numbers these hold together.
+        notes: What the user should know, a sentence each.
+    """
 
     name: str
     path: str
@@ -30,7 +39,15 @@ class AuditedBase:
 
 @dataclass(frozen=True)
 class AuditedTask:
-    """The task of the kernels: its name, kind, metric, labels (of a classification) and source."""
+    """The task that kernels were computed on.
+
+    Attributes:
+        name: What it was asked for by.
+        kind: ``"classification"`` or ``"regression"``.
+        metric: What it is scored by.
+        labels: The classes' names; empty for a regression.
+        source: Where it came from, in words.
+    """
 
     name: str
     kind: str
@@ -41,7 +58,15 @@ class AuditedTask:
 
 @dataclass(frozen=True)
 class AuditedExample:
-    """An example of the kernels: its row there and in the task's file, its texts, its label."""
+    """One of the examples of the kernels.
+
+    Attributes:
+        row: Its place in the kernels.
+        index: Its place in the task's file.
+        text: Its text.
+        pair: The second text, where the task is of pairs.
+        label: A class's number, or a value.
+    """
 
     row: int
     index: int
@@ -73,7 +98,15 @@ class AuditResults:
 
 @dataclass(frozen=True)
 class AuditRecord:
-    """What an audit's report.json holds."""
+    """What an audit's report.json holds.
+
+    Attributes:
+        schema: The version of this form.
+        config: What the results depend on.
+        environment: Versions, machine, time and memory.
+        results: Everything that was found.
+        verdicts: The answers to all questions about all checkpoints.
+    """
 
     schema: int
     config: AuditSettings

@@ -69,7 +69,12 @@ class AuditedLayer:
         stable_rank: |D|**2 over the squared spectral norm.
         participation_ratio: |D|**4 / |D D'|**2.
         spectrum: The largest singular values over the largest.
-        share_rank_1: What the closest update of rank 1 explains; likewise the others.
+        share_rank_1: The share of the weight's |D|**2 that the closest update of rank 1 explains.
+        share_rank_2: That of rank 2.
+        share_rank_4: That of rank 4.
+        share_rank_8: That of rank 8.
+        share_rank_16: That of rank 16.
+        share_rank_32: That of rank 32.
     """
 
     module: str
@@ -122,16 +127,16 @@ class AllLayers:
         layers: How many.
         left_out: How many more hold non-finite entries.
         parameters: Of a Propulsion of all of them.
-        relative_norm: As of an `AuditedLayer`, and so the next five.
-        share: See there.
-        expected_share: See there.
-        drawn_share: See there.
-        times_chance: See there.
-        deviations: See there.
+        relative_norm: |D| / |W0| of the update D = W1 - W0 of all of them.
+        share: The share of |D|**2 that the best gain per neuron explains.
+        expected_share: What a random direction per neuron explains on average.
+        drawn_share: What one drawn direction per neuron explains.
+        times_chance: `share` over `expected_share`.
+        deviations: Standard deviations of `share` above chance.
         share_of_weights: The share of the weights' update alone.
         share_of_all: The share of the whole tuning: of norms and tables too.
         update_outside_layers: The part of the whole tuning's |D|**2 that no layer holds.
-        matching_rank: As of an `AuditedLayer`.
+        matching_rank: The rank whose closest update explains as much as the gains do.
         lora: The closest update of each rank; empty without spectra.
     """
 
@@ -193,13 +198,13 @@ class VectorStatistics:
         effective_moved: Over how many entries the deviation from 1 spreads.
         gini: How unequal the deviations are.
         most_moved: The entries furthest from 1.
-        degree: As of `Gains`, and so all that follow: None where the degree is unknown.
-        gain_mean: See there.
-        gain_min: See there.
-        gain_max: See there.
-        gain_share_in_range: See there.
-        dead: See there.
-        dead_neurons: See there.
+        degree: The power k; None where it is unknown, and so is all that follows.
+        gain_mean: Mean of the gains z**k.
+        gain_min: The smallest gain, sign included.
+        gain_max: The largest gain.
+        gain_share_in_range: The share of the gains in the range of `ScalingVectors`.
+        dead: How many gains are all but 0.
+        dead_neurons: The entries nearest to 0 of these.
     """
 
     module: str
@@ -226,7 +231,13 @@ class VectorStatistics:
 
 
 class Alike(NamedTuple):
-    """Two modules and the cosine of their deviations z - 1."""
+    """Two modules that were scaled alike; in JSON the three in a list.
+
+    Attributes:
+        first: The one module.
+        second: The other.
+        cosine: Between their deviations z - 1.
+    """
 
     first: str
     second: str

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from ntk_propulsion.commands.options import LOOK
+from ntk_propulsion.commands.command_line import Output
+from ntk_propulsion.commands.options import command
 
 
-@click.command(context_settings=LOOK)
+@command(output=Output)
 @click.argument("folder", type=click.Path(path_type=Path))
-def report(folder: Path) -> None:
+def report(folder: Path, output: Output) -> None:
     """Draw page and figures of a finished run anew.
 
     FOLDER holds what compare or audit wrote: report.json and the arrays beside it. Nothing is
@@ -19,4 +20,5 @@ def report(folder: Path) -> None:
     """
     from ntk_propulsion.report import render_folder  # here: --help needs no torch
 
-    click.echo(render_folder(folder))
+    page = render_folder(folder)
+    output.end(page, (folder / "report.json").read_text())

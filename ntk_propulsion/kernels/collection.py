@@ -96,9 +96,9 @@ class Kernels(dict[str, Kernel]):
         tensors: dict[str, Tensor] = {}
         about: dict[str, Any] = {}
         for name, kernel in self.items():
-            tensors[f"{name}/matrix"] = kernel.matrix.detach().cpu().contiguous()
+            tensors[f"{name}/matrix"] = kernel.matrix
             for module, part in kernel.per_module.items():
-                tensors[f"{name}/module/{module}"] = part.detach().cpu().contiguous()
+                tensors[f"{name}/module/{module}"] = part
             own = [field.name for field in fields(kernel) if field.name not in _TENSORS]
             about[name] = {field: getattr(kernel, field) for field in own}
         made = {
@@ -108,7 +108,7 @@ class Kernels(dict[str, Kernel]):
             "precision_error": self.precision_error,
         }
         metadata = {"format": FORMAT, "kernels": json.dumps(about), "made": json.dumps(made)}
-        write_atomically(Path(path), save(tensors, metadata))
+        write_atomically(Path(path), save(_apart(tensors), metadata))
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -167,6 +167,21 @@ def load_kernels(path: Path | str, model: str | None = None) -> Kernels:
         if model is not None and kernel.model_fingerprint != model:
             raise InputError(f"{path}: the kernel {name!r} was made with another model's weights")
     return kernels
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors in memory of their own, as the file wants them; only what is shared is copied.
+
+    A kernel may stand under two names, and one of a single module is that module's part.
+    """
+    plain: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        written = tensor.detach().cpu().contiguous()
+        memory = written.untyped_storage().data_ptr()
+        plain[name] = written.clone() if memory in taken else written
+        taken.add(memory)
+    return plain
 
 
 def _kernel(name: str, own: dict[str, Any], tensors: dict[str, Tensor]) -> Kernel:

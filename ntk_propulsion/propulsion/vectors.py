@@ -19,7 +19,13 @@ TOTAL = "total"
 
 
 class Moved(NamedTuple):
-    """One entry of a scaling vector: its module, its output neuron, its value."""
+    """One entry of a scaling vector; in JSON the three in a list.
+
+    Attributes:
+        module: The module's name in the plain model.
+        neuron: Its index among the layer's outputs.
+        z: Its scaling factor, before the degree.
+    """
 
     module: str
     neuron: int

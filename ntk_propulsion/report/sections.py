@@ -23,6 +23,7 @@ from ntk_propulsion.report.sheets import (
     metric_columns,
     number_column,
     sheet,
+    tuning_column,
     words_column,
 )
 from ntk_propulsion.trajectories.figures import KERNELS
@@ -49,9 +50,9 @@ def fine(value: float | None) -> str:
 
 
 TAKEN = words_column("point", "taken", words.POINTS)
-TUNING = words_column("tuning", "kernel", words.TUNINGS)
+TUNING = tuning_column("tuning", "kernel")
 PART = words_column("part", names=words.PARTS)
-METHOD = words_column("method", names=words.TUNINGS)
+METHOD = tuning_column("method")
 MODULE = words_column("module")
 ROLE = Column("role", words_column("role").value, lambda role: str(role).replace("_", " "))
 Z_COLUMNS = (
@@ -104,7 +105,7 @@ def _tables(name: str, title: str, columns: Sequence[Column], rows: Sequence[Row
 
 
 def _distances(results: Results) -> list[Sheet]:
-    method = words_column("method", "trained by", words.TUNINGS)
+    method = tuning_column("method", "trained by")
     return [
         *_tables(
             "distances",

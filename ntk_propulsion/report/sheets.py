@@ -63,10 +63,19 @@ def words_column(
 ) -> Column:
     """Return a column of text, with names for people where given."""
     known = names or {}
+    return _text_column(field, title, lambda value: known.get(value, value))
+
+
+def tuning_column(field: str, title: str | None = None) -> Column:
+    """Return a column of tunings by their names for people; a sum's is the sum of the names."""
+    return _text_column(field, title, words.tuning)
+
+
+def _text_column(field: str, title: str | None, named: Callable[[str], str]) -> Column:
     return Column(
         title or field.replace("_", " "),
         lambda row: field_of(row, field),
-        lambda value: "" if value is None else known.get(str(value), str(value)),
+        lambda value: "" if value is None else named(str(value)),
     )
 
 

@@ -1,5 +1,6 @@
 """python -m ntk_propulsion report: a folder drawn anew, or one line and status 2."""
 
+import json
 import shutil
 
 import pytest
@@ -29,6 +30,21 @@ def test_page_and_figures_are_drawn_anew_and_report_json_stays(folder, capfd):
     )
 
 
+def test_json_goes_alone_to_stdout(folder, capfd):
+    assert run_command(main, ["report", str(folder), "--json"]) == 0
+    said = capfd.readouterr()
+    assert said.out == (folder / "report.json").read_text()
+    assert json.loads(said.out)["results"]["distances"]
+    assert said.err == ""
+    assert (folder / "report.html").exists()
+
+
+def test_quiet_says_only_where_the_page_is(folder, capfd):
+    assert run_command(main, ["report", str(folder), "--quiet"]) == 0
+    said = capfd.readouterr()
+    assert (said.out, said.err) == (f"{folder / 'report.html'}\n", "")
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -49,5 +65,7 @@ def test_a_damaged_or_foreign_folder_is_one_line_and_status_2(folder, spoil, sai
 
 
 def test_a_folder_that_is_not_there_is_bad_input(tmp_path, capfd):
-    assert run_command(main, ["report", str(tmp_path / "none")]) == 2
-    assert "name the folder of a finished run" in capfd.readouterr().err
+    assert run_command(main, ["report", str(tmp_path / "none"), "--json"]) == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "name the folder of a finished run" in said.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,22 @@ def test_kernels_may_be_named_or_take_their_tunings_names(kernels: Kernels, tmp_
     assert load_kernels(path).keys() == {"after training"}
     save_kernels([kernels["full"], kernels["head"]], path)
     assert load_kernels(path).keys() == {"full", "head"}
+
+
+def test_kernels_may_share_memory(kernels: Kernels, tmp_path: Path) -> None:
+    matrix = kernels["head"].matrix
+    whole = replace(kernels["head"], per_module={"classifier": matrix, "flipped": matrix.T})
+    views = torch.randn(2 * len(matrix), len(matrix))
+    shared = {
+        "after no training": whole,
+        "before": whole,
+        "upper": replace(whole, matrix=views[: len(matrix)], per_module={}),
+        "lower": replace(whole, matrix=views[len(matrix) :], per_module={}),
+    }
+    save_kernels(shared, tmp_path / "k")
+    found = load_kernels(tmp_path / "k")
+    assert found.keys() == shared.keys()
+    assert all(same(found[name], kernel) for name, kernel in shared.items())
 
 
 @given(

@@ -162,16 +162,6 @@ def test_cells_sort_by_their_value_not_by_its_text(report):
     assert "" in values  # a missing number
 
 
-def test_what_was_not_measured_has_no_section(classification, regression):
-    made = classification.changed(scaling_vectors=(), training=(), drift=())
-    found = Page(page(made.report, {}))
-    sections = [a["id"] for tag, a in found.tags if tag == "details" and "id" in a]
-    assert "training" not in sections
-    assert "scaling" not in sections
-    assert "heat-maps" not in sections
-    assert "second text" in Page(page(regression.report, {})).text
-
-
 def test_infinite_and_missing_numbers_are_dashes(classification):
     kernels = first(classification.results.kernels, trace=float("nan"))
     html = page(classification.changed(kernels=kernels).report, PNG)

@@ -1,8 +1,13 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import NamedTuple
 
+import pytest
+
+from ntk_propulsion.auditing.results import AuditRecord
+from ntk_propulsion.report.document import Report
 from ntk_propulsion.runs.meanings import forms_within, meanings, summary_of
 from ntk_propulsion.runs.options import option
+from ntk_propulsion.runs.records import schema
 
 
 class Pair(NamedTuple):
@@ -61,3 +66,22 @@ def test_a_summary_leaves_the_attributes_out():
 
 def test_all_that_a_form_is_made_of_is_found_once():
     assert forms_within(Whole) == {"Whole": Whole, "Pair": Pair, "Base": Base}
+
+
+@pytest.mark.parametrize("report", [Report, AuditRecord])
+def test_every_key_of_report_json_has_its_meaning_and_every_meaning_its_key(report):
+    forms = forms_within(report)
+    assert {*schema(report)["$defs"]} <= {*forms}
+    for name, form in forms.items():
+        assert summary_of(form), name
+        keys = [key.name for key in fields(form)] if is_dataclass(form) else form._fields
+        said = meanings(form)
+        assert {*keys} == {*said}, name
+        assert all(said.values()), name
+
+
+@pytest.mark.parametrize("report", [Report, AuditRecord])
+def test_the_schema_of_report_json_describes_every_key(report):
+    for name, form in schema(report)["$defs"].items():
+        bare = [key for key, it in form.get("properties", {}).items() if not it.get("description")]
+        assert not bare, name
