@@ -446,17 +446,6 @@ def test_death_while_the_report_is_written_leaves_none(monkeypatch, tmp_path):
     assert (tmp_path / "report.json").exists()
 
 
-def test_a_model_that_changed_since_is_not_resumed(monkeypatch, tmp_path):
-    calls(monkeypatch, "empirical_ntk")
-    with pytest.raises(Killed):
-        tiny_runs.do(tmp_path)
-    materials = prepare(tiny_runs.settings())
-    with torch.no_grad():
-        next(materials.loaded.model.parameters()).mul_(1.01)
-    with pytest.raises(InputError, match="have changed since"):
-        tiny_runs.do(tmp_path, materials)
-
-
 def test_a_training_that_diverges_is_bad_input(tmp_path):
     with pytest.raises(InputError, match="learning rate"):
         tiny_runs.do(tmp_path, propulsion_learning_rate=1e20)
