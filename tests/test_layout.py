@@ -15,9 +15,6 @@ TOO_LONG: dict[str, int] = {}
 """Files that may be longer, with their lines: none may grow."""
 WITHOUT_TEST = {
     "experiment/steps.py": "met in tests/experiment/test_experiment.py",
-    "experiment/arrays.py": "met in tests/report/test_reading.py",
-    "kernels/tunings/_features.py": "met by every tuning's test",
-    "kernels/tunings/_peft.py": "met by the tests of lora, adalora and ia3",
     "runs/progress.py": "does nothing: what overrides it has tests",
 }
 """Modules with behaviour and no test file of their name: why."""

@@ -46,12 +46,21 @@ def load_arrays(folder: Path, results: Results) -> Arrays:
     modules = [row.module for row in results.scaling_vectors[:-1]]  # the last row is of all
     return Arrays(
         by_point,
-        load_vectors(folder / ADAPTER, modules) if modules else {},
+        _every_vector(folder / ADAPTER, modules) if modules else {},
         {
             each.method: Trajectory.load(folder / TRAJECTORIES / each.method)
             for each in results.trajectories
         },
     )
+
+
+def _every_vector(path: Path, modules: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return what `load_vectors` does, once there is one of every module."""
+    vectors = load_vectors(path, modules)
+    missing = [name for name in modules if name not in vectors]
+    if missing:
+        raise InputError(f"{path} holds no vector of {missing[0]}: it is of another run")
+    return vectors
 
 
 def load_vectors(path: Path, modules: Sequence[str]) -> dict[str, np.ndarray]:
