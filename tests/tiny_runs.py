@@ -108,11 +108,17 @@ def numbers(out: Path) -> dict:
     return found
 
 
+def begun(out: Path, chosen: Settings) -> Run:
+    """Return a run that has begun, or goes on, in a folder."""
+    run = Run(out, asdict(chosen))
+    run.begin()
+    return run
+
+
 def do(out: Path, materials: Materials | None = None, **changes) -> Path:
     """Run a tiny experiment, or finish it, without the command line; say nothing."""
     chosen = settings(**changes)
-    run = Run(out, asdict(chosen))
-    run.begin()
+    run = begun(out, chosen)
     run_experiment(chosen, run, materials, on_results=partial(write_experiment, folder=out))
     return out
 

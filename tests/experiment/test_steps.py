@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from ntk_propulsion.experiment.steps import HEAD, Steps
 from ntk_propulsion.models.probe import fit_probe
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.propulsion import load_adapter
-from ntk_propulsion.runs.folder import Run
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.training.finetuning import TrainingDiverged, finetune
 from ntk_propulsion.training.sweep import candidate_rates
@@ -46,9 +44,7 @@ class Told(Progress):
 def steps_in(folder: Path, **changes: object) -> Steps:
     """The steps of a tiny experiment of two training steps, on a model just loaded."""
     chosen = tiny_runs.settings(**{"steps": 2, **changes})
-    run = Run(folder, asdict(chosen))
-    run.begin()
-    return Steps(chosen, run, Told(), prepare(chosen))
+    return Steps(chosen, tiny_runs.begun(folder, chosen), Told(), prepare(chosen))
 
 
 def parameters(steps: Steps) -> dict[str, torch.Tensor]:

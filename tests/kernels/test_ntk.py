@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import chain
 
 import pytest
 import torch
@@ -61,7 +62,8 @@ def test_examples_a_few_at_a_time_and_layers_in_rounds_change_nothing(
     at_once = empirical_ntk(model, batch, ["full"], architecture.outputs)
 
     def frugal_plan(surveys, clusters, *args, **kwargs):
-        groups = tuple(frozenset(site.key for site in cluster) for cluster in clusters)
+        rounds = [chain.from_iterable(clusters[i::4]) for i in range(min(4, len(clusters)))]
+        groups = tuple(frozenset(site.key for site in each) for each in rounds)
         return Plan(groups, chunk=2, budget=0, expected={})
 
     monkeypatch.setattr(job, "make_plan", frugal_plan)
