@@ -11,11 +11,9 @@ import torch
 from ntk_propulsion.experiment.results import (
     Arrays,
     CertificateFacts,
-    ExampleFacts,
     Experiment,
     ModelFacts,
     Results,
-    TaskFacts,
     TrainingRun,
 )
 from ntk_propulsion.experiment.settings import Settings
@@ -31,6 +29,7 @@ from ntk_propulsion.measurements.tables import (
 )
 from ntk_propulsion.report.document import Report, report_of
 from ntk_propulsion.runs.environment import Environment
+from ntk_propulsion.tasks import ExampleFacts, TaskFacts
 from ntk_propulsion.theory.estimate import Estimate, Estimates
 
 N, LAYERS, DEGREE = 24, 3, 15

@@ -18,8 +18,6 @@ from ntk_propulsion.auditing.promises import promises
 from ntk_propulsion.auditing.results import (
     Audit,
     AuditedBase,
-    AuditedExample,
-    AuditedTask,
     AuditResults,
 )
 from ntk_propulsion.auditing.settings import AuditSettings
@@ -32,6 +30,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.named import find_model
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.tasks import example_facts, task_facts
 
 Name = str | os.PathLike[str]
 
@@ -124,7 +123,7 @@ def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
     Raises:
         InputError: A file changed or is damaged where its header did not show it.
     """
-    settings, tell = opened.settings, progress or Progress()
+    settings, ground, tell = opened.settings, opened.ground, progress or Progress()
     seconds: dict[str, float] = {}
     checkpoints, vectors, kernels = [], {}, {}
     for name, subject in zip(settings.names, opened.subjects, strict=True):
@@ -137,8 +136,8 @@ def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
     results = AuditResults(
         answer=answer(checkpoints),
         base=_base(settings.base, opened.subjects[0]),
-        task=_task(opened.ground),
-        examples=_examples(opened.ground),
+        task=task_facts(ground.task) if ground else None,
+        examples=example_facts(ground.drawn, ground.encoding.tokens) if ground else (),
         checkpoints=tuple(checkpoints),
         comparison=compare_vectors(
             {
@@ -228,19 +227,4 @@ def _base(name: str, subject: Subject) -> AuditedBase:
         tensors=len(base),
         parameters=sum(math.prod(info.shape) for info in base.values()),
         notes=tuple(base.notes),
-    )
-
-
-def _task(ground: Ground | None) -> AuditedTask | None:
-    if ground is None:
-        return None
-    task = ground.task
-    return AuditedTask(task.name, task.kind, task.metric, tuple(task.labels), task.source)
-
-
-def _examples(ground: Ground | None) -> tuple[AuditedExample, ...]:
-    drawn = ground.drawn if ground else ()
-    return tuple(
-        AuditedExample(row, each.index, each.text, each.pair, each.label)
-        for row, each in enumerate(drawn)
     )

@@ -12,6 +12,7 @@ from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.tables import VectorComparison
 from ntk_propulsion.kernels import Kernel
 from ntk_propulsion.runs.environment import Environment
+from ntk_propulsion.tasks import ExampleFacts, TaskFacts
 
 SCHEMA = 2
 
@@ -38,44 +39,6 @@ class AuditedBase:
 
 
 @dataclass(frozen=True)
-class AuditedTask:
-    """The task that kernels were computed on.
-
-    Attributes:
-        name: What it was asked for by.
-        kind: ``"classification"`` or ``"regression"``.
-        metric: What it is scored by.
-        labels: The classes' names; empty for a regression.
-        source: Where it came from, in words.
-    """
-
-    name: str
-    kind: str
-    metric: str
-    labels: tuple[str, ...]
-    source: str
-
-
-@dataclass(frozen=True)
-class AuditedExample:
-    """One of the examples of the kernels.
-
-    Attributes:
-        row: Its place in the kernels.
-        index: Its place in the task's file.
-        text: Its text.
-        pair: The second text, where the task is of pairs.
-        label: A class's number, or a value.
-    """
-
-    row: int
-    index: int
-    text: str
-    pair: str | None
-    label: int | float
-
-
-@dataclass(frozen=True)
 class AuditResults:
     """Everything that was found.
 
@@ -90,8 +53,8 @@ class AuditResults:
 
     answer: tuple[str, ...]
     base: AuditedBase
-    task: AuditedTask | None
-    examples: tuple[AuditedExample, ...]
+    task: TaskFacts | None
+    examples: tuple[ExampleFacts, ...]
     checkpoints: tuple[AuditedCheckpoint, ...]
     comparison: tuple[VectorComparison, ...]
 

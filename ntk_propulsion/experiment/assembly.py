@@ -12,13 +12,11 @@ from ntk_propulsion.experiment.materials import Materials
 from ntk_propulsion.experiment.results import (
     Arrays,
     CertificateFacts,
-    ExampleFacts,
     Experiment,
     ModelFacts,
     Recording,
     Results,
     SweepResult,
-    TaskFacts,
     TrainingRun,
 )
 from ntk_propulsion.experiment.settings import Settings
@@ -41,6 +39,7 @@ from ntk_propulsion.models.probe import ProbeReport
 from ntk_propulsion.models.roles import every_role
 from ntk_propulsion.propulsion import scaling_statistics
 from ntk_propulsion.runs.environment import Environment
+from ntk_propulsion.tasks import example_facts, task_facts
 from ntk_propulsion.trajectories import Trajectory
 from ntk_propulsion.trajectories.tables import course_distances, course_points, regime_summaries
 
@@ -117,8 +116,8 @@ class Assembly:
         points = {point: self._at(point, by) for point, by in measured.kernels.items()}
         results = Results(
             model=self._model(measured.probe),
-            task=self._task(),
-            examples=tuple(self._examples()),
+            task=task_facts(self._materials.task),
+            examples=example_facts(self._materials.drawn, self._materials.encoding.tokens),
             notes=(*self._materials.notes, *_fallback(measured.certificate.exact_fallback)),
             certificate=measured.certificate,
             kernels=tuple(row for each in points.values() for row in each.summaries),
@@ -172,17 +171,6 @@ class Assembly:
             head_modules=tuple(sorted(self._head)),
             probe=probe,
         )
-
-    def _task(self) -> TaskFacts:
-        task = self._materials.task
-        return TaskFacts(task.name, task.kind, task.metric, tuple(task.labels), task.source)
-
-    def _examples(self) -> Iterator[ExampleFacts]:
-        listed = zip(self._materials.drawn, self._materials.encoding.tokens, strict=True)
-        for row, (example, tokens) in enumerate(listed):
-            yield ExampleFacts(
-                row, example.index, example.text, example.pair, example.label, tokens
-            )
 
 
 def _fallback(reasons: Mapping[str, str]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from ntk_propulsion.measurements.tables import (
 )
 from ntk_propulsion.models.probe import ProbeReport
 from ntk_propulsion.runs.environment import Environment
+from ntk_propulsion.tasks import ExampleFacts, TaskFacts
 from ntk_propulsion.training.sweep import Trial
 from ntk_propulsion.trajectories import CourseDistance, Trajectory
 from ntk_propulsion.trajectories.tables import CoursePoint, RegimeSummary
@@ -44,46 +45,6 @@ class ModelFacts:
     head: str
     head_modules: tuple[str, ...]
     probe: ProbeReport | None
-
-
-@dataclass(frozen=True)
-class TaskFacts:
-    """The task.
-
-    Attributes:
-        name: What it was asked for by.
-        kind: ``"classification"`` or ``"regression"``.
-        metric: What it is scored by.
-        labels: The classes' names; empty for a regression.
-        source: Where it came from, in words.
-    """
-
-    name: str
-    kind: str
-    metric: str
-    labels: tuple[str, ...]
-    source: str
-
-
-@dataclass(frozen=True)
-class ExampleFacts:
-    """One of the N examples of the kernels.
-
-    Attributes:
-        row: Its place in the kernels.
-        index: Its place in the task's file.
-        text: Its text.
-        pair: The second text, where the task is of pairs.
-        label: A class's number, or a value.
-        tokens: How many tokens are no padding.
-    """
-
-    row: int
-    index: int
-    text: str
-    pair: str | None
-    label: int | float
-    tokens: int
 
 
 @dataclass(frozen=True)

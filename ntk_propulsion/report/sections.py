@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ntk_propulsion import words
-from ntk_propulsion.experiment.results import Results, SweepResult, TaskFacts
+from ntk_propulsion.experiment.results import Results, SweepResult
 from ntk_propulsion.measurements.tables import ScalingSummary
 from ntk_propulsion.report.claims import Claim
 from ntk_propulsion.report.document import Report
@@ -26,6 +26,7 @@ from ntk_propulsion.report.sheets import (
     tuning_column,
     words_column,
 )
+from ntk_propulsion.tasks import TaskFacts
 from ntk_propulsion.trajectories.figures import KERNELS
 
 

@@ -17,6 +17,7 @@ train on one and test on the other.
 from importlib import import_module
 
 from ntk_propulsion.tasks.draws import draw, hold_out
+from ntk_propulsion.tasks.facts import ExampleFacts, TaskFacts, example_facts, task_facts
 from ntk_propulsion.tasks.kinds import KINDS, Kind, TaskKind
 from ntk_propulsion.tasks.labelled import Columns, Table, inferred_task, labelled
 from ntk_propulsion.tasks.loading import load_task
@@ -30,12 +31,15 @@ __all__ = [
     "KINDS",
     "Columns",
     "Example",
+    "ExampleFacts",
     "Kind",
     "Request",
     "Table",
     "Task",
+    "TaskFacts",
     "TaskKind",
     "draw",
+    "example_facts",
     "hold_out",
     "inferred_task",
     "known_tasks",
@@ -43,4 +47,5 @@ __all__ = [
     "load_task",
     "reads_folder",
     "register",
+    "task_facts",
 ]

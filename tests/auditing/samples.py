@@ -20,8 +20,6 @@ from ntk_propulsion.auditing.findings import findings
 from ntk_propulsion.auditing.results import (
     Audit,
     AuditedBase,
-    AuditedExample,
-    AuditedTask,
     AuditResults,
 )
 from ntk_propulsion.auditing.settings import AuditSettings
@@ -43,6 +41,7 @@ from ntk_propulsion.measurements.tables import (
 )
 from ntk_propulsion.propulsion import Moved
 from ntk_propulsion.runs.environment import environment
+from ntk_propulsion.tasks import ExampleFacts, TaskFacts
 from ntk_propulsion.theory.estimate import Estimate
 
 QUERY, DENSE = "layer.0.attention.self.query", "layer.0.output.dense"
@@ -268,8 +267,8 @@ def audit(*checkpoints: AuditedCheckpoint, **changes) -> Audit:
     results = AuditResults(
         answer=answer(found),
         base=AuditedBase("minilm", "/models/minilm", "folder", 103, 22_700_000, ()),
-        task=AuditedTask("sst2", "classification", "accuracy", ("negative", "positive"), "a file"),
-        examples=tuple(AuditedExample(i, 10 + i, f"text {i}", None, i % 2) for i in range(4)),
+        task=TaskFacts("sst2", "classification", "accuracy", ("negative", "positive"), "a file"),
+        examples=tuple(ExampleFacts(i, 10 + i, f"text {i}", None, i % 2, 3) for i in range(4)),
         checkpoints=found,
         comparison=(),
     )

@@ -5,13 +5,11 @@ import numpy as np
 from ntk_propulsion.experiment.results import (
     Arrays,
     CertificateFacts,
-    ExampleFacts,
     Experiment,
     ModelFacts,
     Recording,
     Results,
     SweepResult,
-    TaskFacts,
     TrainingRun,
 )
 from ntk_propulsion.experiment.settings import Settings
@@ -22,6 +20,7 @@ from ntk_propulsion.measurements.scaling import scaling_summaries
 from ntk_propulsion.measurements.summaries import kernel_summaries
 from ntk_propulsion.propulsion import scaling_statistics
 from ntk_propulsion.runs.environment import environment
+from ntk_propulsion.tasks import ExampleFacts, TaskFacts
 from ntk_propulsion.training.sweep import Trial
 from ntk_propulsion.trajectories.tables import course_distances, course_points, regime_summaries
 from tests.figures.made import HEAD, LABELS, OUTPUTS, ROLES, N, kernels

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ntk_propulsion.auditing.results import AuditedExample
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels import load_kernels
 from ntk_propulsion.report import audit_writer
 from ntk_propulsion.report.audit_writer import draw_audit, read_audit, write_audit
+from ntk_propulsion.tasks import ExampleFacts
 from tests.auditing import samples
 from tests.figures.made import HEAD, LABELS, caption, kernels
 
@@ -24,7 +24,7 @@ def whole():
     """An audit of one checkpoint with its arrays."""
     measured = samples.kernels(head_modules=HEAD, examples=len(LABELS))
     audit = samples.audit(samples.checkpoint("a/b", kernels=measured))
-    examples = tuple(AuditedExample(i, i, f"t{i}", None, label) for i, label in enumerate(LABELS))
+    examples = tuple(ExampleFacts(i, i, f"t{i}", None, label, 3) for i, label in enumerate(LABELS))
     rng = np.random.default_rng(0)
     vectors = {module: 1 + 0.01 * rng.normal(size=16) for module in (samples.QUERY, samples.DENSE)}
     return replace(
