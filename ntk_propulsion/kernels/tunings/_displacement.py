@@ -74,6 +74,8 @@ def added_outputs(
         def after(arguments: Arguments, output: Any) -> Tensor:
             x = _checked(module, "takes", _input_of(arguments), size)
             y = _checked(module, "gives", output, None)
+            if x.is_complex() or y.is_complex():
+                raise InputError(f"module {module!r} is complex: leave it out of the positions")
             added = update(x.to(delta.dtype) if x.is_floating_point() else x, delta)
             if added.shape != y.shape:
                 raise _misfit(module, "gives", y, f"shape {tuple(added.shape)}")

@@ -74,6 +74,6 @@ def _trainable_weight(name: str, layer: nn.Module) -> nn.Parameter:
     if weight.shape != shape or not weight.is_floating_point():
         raise InputError(
             f"module {name!r} has a weight of shape {tuple(weight.shape)} in {weight.dtype}, where "
-            f"rows and columns of numbers {shape} can train: leave it out of the positions"
+            f"rows and columns of real numbers, {shape}, can train: leave it out of the positions"
         )
     return weight

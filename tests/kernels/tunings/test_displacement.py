@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, weight_norm
-from transformers.pytorch_utils import Conv1D
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.tunings import (
@@ -38,6 +34,7 @@ from tests.kernels.tunings.displaced import (
     outputs_of,
     standing,
 )
+from tests.kernels.tunings.odd import ODD, Buffered, Net, odd
 from tests.kernels.tunings.zoo import compute
 from tests.kernels.tunings.zoo import vectors as trained_vectors
 
@@ -103,115 +100,6 @@ def test_moved_vectors_are_the_wrapped_models(name: str, way: tuple[str, str]) -
 # -- layers that are not plain: what wrapping gives
 
 
-class Cosine(nn.Linear):
-    """A linear layer of unit rows and unit inputs."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1), self.bias)
-
-
-class Quantised(nn.Linear):
-    """Weights rounded to a grid, gradients straight through."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        grid = (self.weight * 8).round() / 8
-        return F.linear(x, self.weight + (grid - self.weight).detach(), self.bias)
-
-
-class Buffered(nn.Linear):
-    """No weight parameter at all."""
-
-    def __init__(self, d_in: int, d_out: int) -> None:
-        super().__init__(d_in, d_out)
-        kept = self.weight.detach()
-        del self.weight
-        self.register_buffer("packed", kept.flatten())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.packed.view(self.out_features, -1), self.bias)
-
-
-class CosineConv1D(Conv1D):
-    """The same with a weight (in, out)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.normalize(x, dim=-1))
-
-
-class Net(nn.Module):
-    """A layer of any kind between plain ones, on three tokens."""
-
-    def __init__(self, middle: nn.Module) -> None:
-        super().__init__()
-        self.first, self.middle, self.last = nn.Linear(2, 6), middle, nn.Linear(4, 3)
-
-    def apply_middle(self, h: Tensor) -> Tensor:
-        return self.middle(h)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = torch.tanh(self.first(x.view(len(x), 3, 2)))
-        return self.last(torch.tanh(self.apply_middle(h)).sum(1))
-
-
-class ReadsWeightToo(Net):
-    def apply_middle(self, h: Tensor) -> Tensor:
-        return self.middle(h) + F.linear(h, self.middle.weight) * 0.3
-
-
-class CallsForward(Net):
-    def apply_middle(self, h: Tensor) -> Tensor:
-        return self.middle.forward(h)
-
-
-class Twice(Net):
-    def apply_middle(self, h: Tensor) -> Tensor:
-        return self.middle(h) * self.middle(h.flip(1))
-
-
-class WritesOnIt(Net):
-    def apply_middle(self, h: Tensor) -> Tensor:
-        return self.middle(h).mul_(1.5)
-
-
-def hooked(layer: nn.Module, before: bool = False) -> nn.Module:
-    layer.register_forward_hook(lambda module, args, y: torch.sin(y))
-    if before:
-        layer.register_forward_pre_hook(lambda module, args: (args[0] * 1.7 + 0.2,))
-    return layer
-
-
-def hooked_by_forward(layer: nn.Module) -> nn.Module:
-    """As libraries that move weights between devices do."""
-    own = layer.forward
-    layer.forward = lambda x: own(x).tanh()  # type: ignore[method-assign]
-    return layer
-
-
-ODD: dict[str, Callable[[], nn.Module]] = {
-    "weight_norm": lambda: Net(parametrizations.weight_norm(nn.Linear(6, 4))),
-    "spectral_norm": lambda: Net(parametrizations.spectral_norm(nn.Linear(6, 4))),
-    "orthogonal": lambda: Net(parametrizations.orthogonal(nn.Linear(6, 4))),
-    "old weight_norm": lambda: Net(weight_norm(nn.Linear(6, 4))),
-    "cosine": lambda: Net(Cosine(6, 4)),
-    "quantised": lambda: Net(Quantised(6, 4)),
-    "Conv1D": lambda: Net(CosineConv1D(4, 6)),
-    "hook": lambda: Net(hooked(nn.Linear(6, 4))),
-    "hooks": lambda: Net(hooked(nn.Linear(6, 4), before=True)),
-    "weight read twice": lambda: ReadsWeightToo(nn.Linear(6, 4)),
-    "forward called": lambda: CallsForward(nn.Linear(6, 4)),
-    "other forward": lambda: Net(hooked_by_forward(nn.Linear(6, 4))),
-    "called twice": lambda: Twice(Cosine(6, 4)),
-    "written on": lambda: WritesOnIt(hooked(nn.Linear(6, 4))),
-}
-
-
-def odd(kind: str) -> nn.Module:
-    torch.manual_seed(0)
-    model = ODD[kind]().double().eval()
-    model(vectors(3))  # a weight that a hook computes is then of this dtype, and copies
-    return model
-
-
 def measured(kind: str, tuning: Tuning) -> tuple[nn.Module, tuple[Feature, ...], Tensor]:
     """The model, the features, and their Jacobian; the model is then free to be wrapped."""
     model = odd(kind)
@@ -252,20 +140,48 @@ def test_of_any_layer_it_is_pefts_lora(kind: str) -> None:
     assert relative(found, gradients(wrapped, vectors(3), "logits", b)) < 1e-12
 
 
+# PEFT's AdaLoRA takes no computed weight, and adds in place on what it may not
+OWN_WEIGHT = sorted(kind for kind in ODD if "norm" not in kind and kind != "orthogonal")
+
+
+class Decomposed(nn.Module):
+    """A layer with an update P Lambda Q."""
+
+    def __init__(self, base: nn.Module, p: Tensor, q: Tensor, scale: float) -> None:
+        super().__init__()
+        self.base, self.p, self.q, self.scale = base, p, q, scale
+        self.diagonal = nn.Parameter(torch.zeros(len(q), dtype=torch.float64))
+        self.weight = getattr(base, "weight", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.scale * (x @ self.q.T @ self.diagonal.diag() @ self.p.T)
+
+
+SEEDED = torch.Generator().manual_seed(0)
+FACTORS = {
+    name: tuple(torch.randn(shape, generator=SEEDED).double() for shape in ((d_out, 4), (4, d_in)))
+    for name, (d_out, d_in) in {"first": (6, 2), "middle": (4, 6), "last": (3, 4)}.items()
+}
+
+
 @pytest.mark.parametrize("kind", sorted(ODD))
+def test_of_any_layer_it_is_that_of_an_update_in_place(kind: str) -> None:
+    model, _, found = measured(kind, AdaLoRA(4, 6, "all", factors=FACTORS))
+    for name, (p, q) in FACTORS.items():
+        setattr(model, name, Decomposed(getattr(model, name), p, q, 6 / (4 + 1e-5)))
+    diagonals = [getattr(model, name).diagonal for name in FACTORS]
+    assert relative(found, gradients(model, vectors(3), "logits", diagonals)) < 1e-12
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OWN_WEIGHT if kind != "other forward"])
 def test_of_any_layer_it_is_pefts_adalora(kind: str) -> None:
-    sizes = {"first": (6, 2), "middle": (4, 6), "last": (3, 4)}
-    factors = {
-        name: (torch.randn(d_out, 4).double(), torch.randn(4, d_in).double())
-        for name, (d_out, d_in) in sizes.items()
-    }
-    model, _, found = measured(kind, AdaLoRA(4, 6, "all", factors=factors))
+    model, _, found = measured(kind, AdaLoRA(4, 6, "all", factors=FACTORS))
     wrapped = adapted(model, "AdaLoraConfig", init_r=4, lora_alpha=6, total_step=10)
     layers = adapters(wrapped, "lora_E")
     with torch.no_grad():
         for name, layer in layers.items():
-            layer.lora_B["default"].copy_(factors[name][0])
-            layer.lora_A["default"].copy_(factors[name][1])
+            layer.lora_B["default"].copy_(FACTORS[name][0])
+            layer.lora_A["default"].copy_(FACTORS[name][1])
             layer.lora_E["default"].zero_()
     of_lambda = [layer.lora_E["default"] for layer in layers.values()]
     assert relative(found, gradients(wrapped, vectors(3), "logits", of_lambda)) < 1e-12
