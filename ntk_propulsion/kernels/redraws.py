@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
 from ntk_propulsion.kernels.engine.jacobian import EmbeddingBlock, LinearBlock, example_major
-from ntk_propulsion.kernels.tunings import Tuning
+from ntk_propulsion.kernels.tunings import Tuning, added_outputs, layer_sizes
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion.layers import check_degree, output_size
 from ntk_propulsion.propulsion.wrap import scalings
@@ -61,26 +61,44 @@ class RedrawnPropulsion(Tuning):
         modules = dict(model.named_modules())
         return Binding(
             features=tuple(
-                Feature(name, output_size(modules[name]), self._rows(name, modules[name]))
-                for name in select(model, self.positions)
+                self._feature(name, modules[name]) for name in select(model, self.positions)
             )
         )
 
+    def _feature(self, name: str, layer: nn.Module) -> Feature:
+        embeds = isinstance(layer, nn.Embedding)
+        d_in = None if embeds else layer_sizes(layer)[0]
+        displaced = added_outputs(name, d_in, self._update(name, layer))
+        return Feature(name, output_size(layer), self._rows(name, layer), displaced)
+
     def _rows(self, name: str, layer: nn.Module) -> Callable[[LayerUse], Tensor]:
         def rows(use: LayerUse) -> Tensor:
-            weight, bias = redraw(layer, name, self.seed)
-            weight = weight.to(use.weight)
             if isinstance(use.block, EmbeddingBlock):
-                y = weight[use.block.ids]
+                y = self._outputs(name, layer, use.block.ids, use.d[0])
                 d = [use.block.cotangents(o) for o in range(len(use.d))]
             else:
                 assert isinstance(use.block, LinearBlock)
-                y, d = use.block.x @ weight.T, use.d
-            if bias is not None:
-                y = y + bias.to(y)
+                y, d = self._outputs(name, layer, use.block.x, use.d[0]), use.d
             return self.degree * example_major([(each * y).sum(1) for each in d])
 
         return rows
+
+    def _update(self, name: str, layer: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+        padding = getattr(layer, "padding_idx", None)
+
+        def update(x: Tensor, delta: Tensor) -> Tensor:
+            y = self._outputs(name, layer, x, delta)
+            if padding is not None:
+                y = y * (x != padding).unsqueeze(-1)
+            return self.degree * delta * y
+
+        return update
+
+    def _outputs(self, name: str, layer: nn.Module, x: Tensor, like: Tensor) -> Tensor:
+        weight, bias = redraw(layer, name, self.seed)
+        weight = weight.to(like)
+        y = weight[x] if isinstance(layer, nn.Embedding) else x @ weight.T
+        return y if bias is None else y + bias.to(y)
 
 
 def redraw(layer: nn.Module, name: str, seed: int = 0) -> tuple[Tensor, Tensor | None]:

@@ -141,13 +141,19 @@ def _role(name: str, module: nn.Module) -> str:
 
 
 def _looks_up(name: str, module: nn.Module) -> bool:
-    return isinstance(module, nn.Embedding) and name.rpartition(".")[2] != "shared"
+    """Return whether a module is an embedding with a weight of its own, by which it may be tied."""
+    own = isinstance(module, nn.Embedding) and isinstance(_weight(module), nn.Parameter)
+    return own and name.rpartition(".")[2] != "shared"
+
+
+def _weight(module: nn.Module) -> object:
+    return getattr(module, "weight", None)
 
 
 def _is_called(name: str, module: nn.Module, looked_up: set[int]) -> bool:
     last = name.rpartition(".")[2]
     if last == "shared":
-        return id(module.weight) not in looked_up
+        return id(_weight(module)) not in looked_up
     return last != "rel_embeddings" and not isinstance(module, NonDynamicallyQuantizableLinear)
 
 

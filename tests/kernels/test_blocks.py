@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
+
 import pytest
 import torch
 
@@ -18,7 +21,8 @@ def test_weights_biases_and_features_of_every_layer(name: str) -> None:
     seen: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
     def visit(layer: str, uses: list[LayerUse]) -> None:
-        feature = Feature(layer, 1, lambda use: output_scaling(use, 2), needs_output=True)
+        rows, displaced = partial(output_scaling, degree=2), lambda module, delta: nullcontext()
+        feature = Feature(layer, 1, rows, displaced, needs_output=True)
         each = torch.stack([feature.rows(use) for use in uses]).sum(0)
         seen[layer] = (weight_kernel(uses), bias_rows(uses), each - feature_rows(feature, uses))
 

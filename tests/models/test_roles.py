@@ -2,6 +2,7 @@ import pytest
 import torch
 import transformers as hf
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.roles import (
@@ -331,3 +332,23 @@ def test_every_module_has_a_role_and_norms_their_own():
     assert roles["bert.embeddings.LayerNorm"] == "norm"
     assert roles["dropout"] == "other"
     assert {name: roles[name] for name in module_roles(model)} == module_roles(model)
+
+
+class Packed(nn.Embedding):
+    """An embedding whose table is no parameter."""
+
+    def __init__(self):
+        super().__init__(5, 4)
+        table = self.weight.detach()
+        del self.weight
+        self.register_buffer("table", table)
+
+    def forward(self, ids):
+        return self.table[ids]
+
+
+def test_embeddings_without_a_weight_of_their_own_are_selected():
+    computed = parametrizations.weight_norm(nn.Embedding(5, 4))
+    model = nn.ModuleDict({"shared": computed, "wte": Packed(), "shared_": Packed()})
+    assert list(select(model)) == ["shared", "wte", "shared_"]
+    assert list(select(nn.ModuleDict({"shared": Packed(), "wte": computed}))) == ["shared", "wte"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from ntk_propulsion.kernels.engine.jacobian import EmbeddingBlock, LinearBlock
+
+Displaced = Callable[[nn.Module, Tensor], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,20 @@ class Feature:
     Attributes:
         module: The layer's name.
         size: How many numbers train.
-        rows: From one call of the layer to (N*O, size); the calls of a layer add.
+        rows: From one call of the layer to (N*O, size); the calls of a layer add. It holds where
+            the layer is one product with its weight.
+        displaced: From the layer itself and delta, (size,), to a context in which the layer
+            computes with the numbers moved by delta from where they stand: differentiable, in the
+            order of the columns of ``rows``, and the layer as it is at delta = 0. It holds for
+            any layer, or raises an InputError that names it when the layer is called. Gradients
+            are taken inside the context; several nest.
         needs_output: Whether ``LayerUse.y`` is needed.
     """
 
     module: str
     size: int
     rows: Callable[[LayerUse], Tensor]
+    displaced: Displaced
     needs_output: bool = False
 
 

@@ -8,7 +8,12 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse, count_trained
-from ntk_propulsion.kernels.tunings._features import output_scaling
+from ntk_propulsion.kernels.tunings._displacement import (
+    added_outputs,
+    scaled_inputs,
+    scaled_outputs,
+)
+from ntk_propulsion.kernels.tunings._features import layer_sizes, output_scaling
 from ntk_propulsion.kernels.tunings._parameters import Parameters
 from ntk_propulsion.kernels.tunings._peft import PeftTuning
 from ntk_propulsion.kernels.tunings._resolve import TuningLike, resolve_tuning
@@ -60,12 +65,16 @@ __all__ = [
     "Trainable",
     "Tuning",
     "TuningLike",
+    "added_outputs",
     "controls",
     "count_trained",
     "label",
+    "layer_sizes",
     "named_parameters",
     "output_scaling",
     "recorded",
     "register",
     "resolve_tuning",
+    "scaled_inputs",
+    "scaled_outputs",
 ]

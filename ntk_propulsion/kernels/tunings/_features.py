@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import LayerUse
@@ -40,7 +41,7 @@ def linear_layers(model: nn.Module, positions: Positions) -> list[tuple[str, nn.
     """Return the Linear and Conv1D layers at the positions, with their names.
 
     Raises:
-        InputError: There is none, or a position is unknown.
+        InputError: There is none, a position is unknown, or a layer is lazy.
     """
     modules = dict(model.named_modules())
     if isinstance(positions, PeftTargets):
@@ -54,6 +55,8 @@ def linear_layers(model: nn.Module, positions: Positions) -> list[tuple[str, nn.
         raise InputError(f"{embedding} is an embedding: this tuning is of linear layers only")
     if not chosen:
         raise InputError(f"positions {positions!r} select no linear layer")
+    for name, layer in chosen:
+        check_initialised(name, layer)
     return chosen
 
 
@@ -64,9 +67,20 @@ def attention_projections(model: nn.Module, *wanted: str) -> tuple[str, ...]:
 
 
 def layer_sizes(layer: nn.Module) -> tuple[int, int]:
-    """Return d_in and d_out of a Linear or Conv1D."""
-    d_out = output_size(layer)
-    return layer.get_parameter("weight").numel() // d_out, d_out
+    """Return d_in and d_out of a Linear or Conv1D; its weight may be computed, or packed."""
+    d_in = layer.in_features if isinstance(layer, nn.Linear) else layer.nx
+    assert isinstance(d_in, int)
+    return d_in, output_size(layer)
+
+
+def check_initialised(name: str, layer: nn.Module) -> None:
+    """Refuse a lazy layer, whose sizes its first call decides.
+
+    Raises:
+        InputError: It has not been called.
+    """
+    if any(is_lazy(p) for p in layer.parameters()):
+        raise InputError(f"module {name!r} is lazy and has no weights yet: call the model once")
 
 
 def given_factor(

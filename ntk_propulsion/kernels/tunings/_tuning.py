@@ -195,6 +195,20 @@ def named_parameters(
     return Binding(names)
 
 
+def place_of(name: str) -> tuple[str, str]:
+    """Return the module and the attribute that a parameter makes, itself or by a parametrization.
+
+    Examples:
+        >>> place_of("norm.weight"), place_of("norm.parametrizations.weight.original0")
+        (('norm', 'weight'), ('norm', 'weight'))
+    """
+    module, parametrized, rest = name.rpartition("parametrizations.")
+    if parametrized:
+        return module.removesuffix("."), rest.partition(".")[0]
+    module, _, attribute = name.rpartition(".")
+    return module, attribute
+
+
 def whole_parameters(model: nn.Module, tuning: Tuning) -> list[nn.Parameter]:
     """Return the parameters that a tuning trains, where it trains whole ones and nothing else.
 

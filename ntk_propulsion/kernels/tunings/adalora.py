@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
 from ntk_propulsion.kernels.engine.jacobian import example_major
+from ntk_propulsion.kernels.tunings._displacement import added_outputs
 from ntk_propulsion.kernels.tunings._features import (
     Positions,
     attention_projections,
@@ -69,7 +70,8 @@ class AdaLoRA(PeftTuning):
                 left, right = ({n: pair[i] for n, pair in self.factors.items()} for i in (0, 1))
                 p = given_factor(left, name, "P", (d_out, self.rank))
                 q = given_factor(right, name, "Q", (self.rank, d_in))
-            features.append(Feature(name, self.rank, self._rows(p, q)))
+            displaced = added_outputs(name, d_in, self._update(p, q))
+            features.append(Feature(name, self.rank, self._rows(p, q), displaced))
         return Binding(features=tuple(features))
 
     def _rows(self, p: Tensor, q: Tensor) -> Callable[[LayerUse], Tensor]:
@@ -77,9 +79,19 @@ class AdaLoRA(PeftTuning):
             x = linear_block(use).x
             right = x @ q.to(x).T
             of_lambda = [((d @ p.to(d)) * right).sum(1) for d in use.d]
-            return self.alpha / (self.rank + 1e-5) * example_major(of_lambda)
+            return self._scale * example_major(of_lambda)
 
         return rows
+
+    def _update(self, p: Tensor, q: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        def update(x: Tensor, delta: Tensor) -> Tensor:
+            return self._scale * ((x @ q.to(x).T * delta) @ p.to(x).T)
+
+        return update
+
+    @property
+    def _scale(self) -> float:
+        return self.alpha / (self.rank + 1e-5)
 
     def peft_config(self, model: nn.Module, steps: int) -> Any:
         """Return an AdaLoraConfig of the same, kept rank and scale at the same layers."""

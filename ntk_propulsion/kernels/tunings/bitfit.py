@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ntk_propulsion.kernels.engine.binding import Binding
-from ntk_propulsion.kernels.tunings._tuning import Tuning, named_parameters, register
+from ntk_propulsion.kernels.tunings._tuning import Tuning, named_parameters, place_of, register
 
 
 @register
@@ -23,4 +23,4 @@ class BitFit(Tuning):
 
     def bind(self, model: nn.Module) -> Binding:
         """Bind to the biases."""
-        return named_parameters(model, lambda name, p: "bias" in name.rpartition(".")[2], self.name)
+        return named_parameters(model, lambda name, p: "bias" in place_of(name)[1], self.name)

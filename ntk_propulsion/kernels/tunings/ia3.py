@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
 from ntk_propulsion.kernels.engine.jacobian import example_major
+from ntk_propulsion.kernels.tunings._displacement import scaled_inputs, scaled_outputs
 from ntk_propulsion.kernels.tunings._features import (
     PeftTargets,
     Positions,
@@ -59,15 +60,18 @@ class IA3(PeftTuning):
         """Bind to the layers whose outputs and whose inputs are scaled."""
         outputs = self.outputs or attention_projections(model, "key", "value")
         scale = partial(output_scaling, degree=1)
-        features = [
-            Feature(name, layer_sizes(layer)[1], scale, needs_output=True)
-            for name, layer in linear_layers(model, outputs)
-        ]
+        features = []
+        for name, layer in linear_layers(model, outputs):
+            size = layer_sizes(layer)[1]
+            displaced = scaled_outputs(name, size, lambda delta: 1 + delta)
+            features.append(Feature(name, size, scale, displaced, needs_output=True))
         if self.inputs is None:
             inner = [(n, m) for n, m in linear_layers(model, "all") if is_mlp_output(n)]
         else:
             inner = linear_layers(model, self.inputs)
-        features += [Feature(name, layer_sizes(layer)[0], _input_scaling) for name, layer in inner]
+        for name, layer in inner:
+            size = layer_sizes(layer)[0]
+            features.append(Feature(name, size, _input_scaling, scaled_inputs(name, size)))
         return Binding(features=tuple(features))
 
     def peft_config(self, model: nn.Module, steps: int) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ntk_propulsion.kernels.engine.binding import Binding
-from ntk_propulsion.kernels.tunings._tuning import Tuning, named_parameters, register
+from ntk_propulsion.kernels.tunings._tuning import Tuning, named_parameters, place_of, register
 from ntk_propulsion.models.roles import is_norm
 
 
@@ -25,4 +25,4 @@ class LayerNorm(Tuning):
     def bind(self, model: nn.Module) -> Binding:
         """Bind to the normalisations' own parameters."""
         norms = {n for n, m in model.named_modules() if is_norm(m)}
-        return named_parameters(model, lambda name, p: name.rpartition(".")[0] in norms, self.name)
+        return named_parameters(model, lambda name, p: place_of(name)[0] in norms, self.name)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
 from ntk_propulsion.kernels.engine.jacobian import LinearBlock
+from ntk_propulsion.kernels.tunings._displacement import added_outputs
 from ntk_propulsion.kernels.tunings._features import (
     Positions,
     attention_projections,
@@ -64,7 +65,8 @@ class LoRA(PeftTuning):
             a = (torch.rand(self.rank, d_in, generator=generator) * 2 - 1) * d_in**-0.5
             if self.a is not None:
                 a = given_factor(self.a, name, "A", (self.rank, d_in))
-            features.append(Feature(name, d_out * self.rank, self._rows(a)))
+            displaced = added_outputs(name, d_in, self._update(a))
+            features.append(Feature(name, d_out * self.rank, self._rows(a), displaced))
         return Binding(features=tuple(features))
 
     def _rows(self, a: Tensor) -> Callable[[LayerUse], Tensor]:
@@ -74,6 +76,12 @@ class LoRA(PeftTuning):
             return self.alpha / self.rank * LinearBlock(low, use.d).dense()
 
         return rows
+
+    def _update(self, a: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        def update(x: Tensor, delta: Tensor) -> Tensor:
+            return self.alpha / self.rank * (x @ a.to(x).T @ delta.view(-1, self.rank).T)
+
+        return update
 
     def peft_config(self, model: nn.Module, steps: int) -> Any:
         """Return a LoraConfig of the same rank and scale at the same layers."""

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
-from ntk_propulsion.kernels.tunings._features import output_scaling
+from ntk_propulsion.kernels.tunings._displacement import scaled_outputs
+from ntk_propulsion.kernels.tunings._features import check_initialised, output_scaling
 from ntk_propulsion.kernels.tunings._tuning import Adapter, Tuning, named_parameters, register
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion.config import PropulsionConfig
 from ntk_propulsion.propulsion.layers import output_size
-from ntk_propulsion.propulsion.pooling import shares
+from ntk_propulsion.propulsion.pooling import pool, shares
 from ntk_propulsion.propulsion.wrap import scalings, trained_beside, wrap
 
 
@@ -64,11 +65,19 @@ class Propulsion(PropulsionConfig, Adapter):
             )
         modules = dict(model.named_modules())
         sizes = {name: output_size(modules[name]) for name in select(model, self.positions)}
+        for name in sizes:
+            check_initialised(name, modules[name])
         beside = {id(p) for p in trained_beside(model, self, sizes).values()}
         return Binding(
             parameters=tuple(name for name, p in model.named_parameters() if id(p) in beside),
             features=tuple(
-                Feature(name, self.vectors * size, self._rows, needs_output=True)
+                Feature(
+                    name,
+                    self.vectors * size,
+                    self._rows,
+                    scaled_outputs(name, size, self._gain),
+                    needs_output=True,
+                )
                 for name, size in sizes.items()
             ),
         )
@@ -79,6 +88,10 @@ class Propulsion(PropulsionConfig, Adapter):
             return rows
         parts = shares(self.vectors, self.pooling, self.ties).to(rows)
         return torch.kron(parts[None], rows)
+
+    def _gain(self, delta: Tensor) -> Tensor:
+        z = 1 + (delta.view(self.vectors, -1) if self.vectors > 1 else delta)
+        return pool(z, self.pooling, self.ties) ** self.degree
 
     def prepare(self, model: nn.Module, *, steps: int = 1, seed: int = 0) -> None:
         """Wrap a plain model, in place."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from ntk_propulsion.errors import InputError, unknown
-from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
-from ntk_propulsion.kernels.engine.jacobian import LinearBlock
-from ntk_propulsion.kernels.tunings._features import layer_sizes, linear_block, linear_layers
+from ntk_propulsion.kernels.engine.binding import Binding
+from ntk_propulsion.kernels.tunings._features import layer_sizes, linear_layers
 from ntk_propulsion.kernels.tunings._tuning import Tuning, register
 
 
@@ -39,17 +40,40 @@ class RowColumn(Tuning):
             raise InputError(f"RowColumn trains at least one row or column, not {self.count}")
 
     def bind(self, model: nn.Module) -> Binding:
-        """Bind to the layers at the positions."""
-        features = []
-        for name, layer in linear_layers(model, self.positions):
-            d_in, d_out = layer_sizes(layer)
-            other, size = (d_in, d_out) if self.axis == "rows" else (d_out, d_in)
-            features.append(Feature(name, min(self.count, size) * other, self._rows))
-        return Binding(features=tuple(features))
+        """Bind to the entries of the weights at the positions.
 
-    def _rows(self, use: LayerUse) -> Tensor:
-        block = linear_block(use)
-        if self.axis == "rows":
-            d = [d[..., : self.count] for d in use.d]
-            return LinearBlock(block.x, d).dense()
-        return LinearBlock(block.x[..., : self.count], use.d).dense()
+        Raises:
+            InputError: A layer's weight is computed from others, packed, or no matrix of numbers:
+                it has no rows and columns that could train.
+        """
+        names = {id(p): name for name, p in reversed(list(model.named_parameters()))}
+        entries: dict[str, Tensor] = {}
+        for layer_name, layer in linear_layers(model, self.positions):
+            weight = _trainable_weight(layer_name, layer)
+            index = self._positions(weight, isinstance(layer, Conv1D))
+            name = names[id(weight)]
+            # one weight of two layers, which may be transposed in one of them, trains once
+            entries[name] = torch.cat([entries[name], index]).unique() if name in entries else index
+        return Binding(entries=entries)
+
+    def _positions(self, weight: Tensor, transposed: bool) -> Tensor:
+        """Return the flat positions of the first rows or columns, in order."""
+        places = torch.arange(weight.numel(), device=weight.device).view(weight.shape)
+        across = (self.axis == "columns") != transposed
+        return (places[:, : self.count] if across else places[: self.count]).flatten()
+
+
+def _trainable_weight(name: str, layer: nn.Module) -> nn.Parameter:
+    weight = getattr(layer, "weight", None)
+    shape = layer_sizes(layer)[:: 1 if isinstance(layer, Conv1D) else -1]
+    if not isinstance(weight, nn.Parameter):
+        raise InputError(
+            f"module {name!r} has no weight of its own (it is computed from other parameters), "
+            "and so no rows and columns to train: leave it out of the positions"
+        )
+    if weight.shape != shape or not weight.is_floating_point():
+        raise InputError(
+            f"module {name!r} has a weight of shape {tuple(weight.shape)} in {weight.dtype}, where "
+            f"rows and columns of real numbers, {shape}, can train: leave it out of the positions"
+        )
+    return weight

@@ -9,11 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
 from transformers.pytorch_utils import Conv1D
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import LayerUse
 from ntk_propulsion.kernels.engine.jacobian import EmbeddingBlock, LinearBlock
+from ntk_propulsion.kernels.tunings import Propulsion
 from ntk_propulsion.kernels.tunings._features import (
     PeftTargets,
     Positions,
@@ -26,6 +28,7 @@ from ntk_propulsion.kernels.tunings._features import (
 )
 from tests.architectures import build
 from tests.kernels.oracle import relative
+from tests.kernels.tunings.odd import Buffered
 
 PARTS = st.lists(st.sampled_from(["q", "query", "0", "output"]), min_size=1, max_size=4)
 
@@ -72,12 +75,33 @@ def test_positions_without_a_linear_layer_are_refused(positions: Positions, mess
         linear_layers(build("bert"), positions)
 
 
+@pytest.mark.parametrize("lazy", [nn.LazyLinear(3), nn.Sequential(nn.Tanh(), nn.LazyLinear(3))])
+def test_a_lazy_layer_is_named(lazy: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), lazy)
+    with pytest.raises(InputError, match=r"module '1(\.1)?' is lazy.*call the model once"):
+        linear_layers(model, "all")
+    with pytest.raises(InputError, match=r"module '1(\.1)?' is lazy.*call the model once"):
+        Propulsion().bind(model)
+    model(torch.zeros(2, 3))
+    assert len(linear_layers(model, "all")) == len(Propulsion().bind(model).features) == 2
+
+
 def test_a_fused_projection_is_taken_for_all_that_it_holds() -> None:
     assert attention_projections(build("bert"), "query", "value") == ("query", "value")
     assert attention_projections(build("gpt2"), "query", "value") == ("query", "key", "value")
 
 
-@pytest.mark.parametrize("layer", [nn.Linear(3, 5), Conv1D(5, 3)], ids=["Linear", "Conv1D"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Linear(3, 5),
+        Conv1D(5, 3),
+        parametrizations.weight_norm(nn.Linear(3, 5)),
+        weight_norm(nn.Linear(3, 5)),
+        Buffered(3, 5),
+    ],
+    ids=["Linear", "Conv1D", "weight_norm", "old weight_norm", "no weight"],
+)
 def test_sizes_are_of_what_goes_in_and_comes_out(layer: nn.Module) -> None:
     d_in, d_out = layer_sizes(layer)
     assert layer(torch.zeros(2, d_in)).shape == (2, d_out)

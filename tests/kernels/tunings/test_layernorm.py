@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
+from torch.nn.utils import parametrizations
 
 from ntk_propulsion.kernels.tunings import (
     LayerNorm,
@@ -21,3 +23,13 @@ def test_layernorm_is_pefts(name: str) -> None:
     found = compute(name, model, LayerNorm())["layernorm"]
     assert relative(found.matrix, expected(name, wrapped, trained(wrapped))) < tolerance(name)
     assert found.num_parameters == sum(p.numel() for p in trained(wrapped))
+
+
+def test_a_norm_with_a_parametrized_scale_trains_what_makes_it() -> None:
+    norm = parametrizations.weight_norm(nn.LayerNorm(4), dim=None)
+    model = nn.Sequential(nn.Linear(4, 4), norm)
+    assert LayerNorm().bind(model).parameters == (
+        "1.bias",
+        "1.parametrizations.weight.original0",
+        "1.parametrizations.weight.original1",
+    )

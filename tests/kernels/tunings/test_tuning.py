@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from torch import nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import count_trained
@@ -26,7 +28,16 @@ from ntk_propulsion.kernels.tunings import (
 )
 from tests.architectures import build
 from tests.kernels.oracle import relative
+from tests.kernels.tunings.odd import ODD, Buffered, odd
 from tests.kernels.tunings.zoo import compute, expected
+
+
+@pytest.mark.parametrize("kind", sorted(ODD))
+@pytest.mark.parametrize("name", TUNINGS)
+def test_a_tuning_binds_to_layers_of_any_kind_or_says_why_not(name: str, kind: str) -> None:
+    model = nn.ModuleDict({"query": odd(kind), "value": nn.Linear(2, 2), "norm": Buffered(2, 3)})
+    with suppress(InputError):
+        assert count_trained(TUNINGS[name]().bind(model), model) > 0
 
 
 @pytest.fixture
