@@ -25,3 +25,15 @@ def floating_dtype(dtype: Dtype) -> torch.dtype:
     if isinstance(found, torch.dtype) and found.is_floating_point:
         return found
     raise InputError(f"dtype {dtype!r} is no floating format of torch: give 'float32' or 'float64'")
+
+
+def matching(own: torch.dtype, dtype: torch.dtype) -> torch.dtype:
+    """Return the format of a tensor when its model works in ``dtype``.
+
+    Examples:
+        >>> matching(torch.complex64, torch.float64), matching(torch.int64, torch.float64)
+        (torch.complex128, torch.int64)
+    """
+    if own.is_complex:
+        return dtype.to_complex()
+    return dtype if own.is_floating_point else own

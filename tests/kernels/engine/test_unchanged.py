@@ -1,0 +1,429 @@
+"""Each forward pass starts from the model as it came, in any dtype, and so it comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+from torch.nn.utils import parametrizations, prune
+
+from ntk_propulsion.errors import InputError
+from ntk_propulsion.kernels.engine.unchanged import same_bits, unchanged
+from ntk_propulsion.models.reach import reach
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+
+
+class Writer(nn.Module):
+    """Writes something in each forward pass."""
+
+    def __init__(self, write: Callable[[Any, Tensor], None]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3))
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("done", torch.tensor(False))
+        self.state, self.last, self.cache = SimpleNamespace(h=None), None, []
+        self.table = torch.ones(3)
+        self.write = write
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.write(self, x)
+        return x * self.weight * self.table + self.count
+
+
+def initialise(model: Any, x: Tensor) -> None:
+    """ActNorm: parameters from the first batch, past autograd's notice."""
+    if not model.done:
+        model.weight.data.copy_(1 / x.std(0, correction=0).clamp_min(1e-3))
+        model.done.fill_(True)
+
+
+def renormalise(model: Any, x: Tensor) -> None:
+    with torch.no_grad():
+        model.weight.mul_(0.5)
+
+
+def count_in_place(model: Any, x: Tensor) -> None:
+    model.count += 1
+
+
+def count_by_assignment(model: Any, x: Tensor) -> None:
+    model.count = model.count + 1
+
+
+def replace_data(model: Any, x: Tensor) -> None:
+    model.weight.data = model.weight.data * 2
+
+
+def replace_parameter(model: Any, x: Tensor) -> None:
+    model.weight = nn.Parameter(model.weight.detach() * 2)
+
+
+def by_numpy(model: Any, x: Tensor) -> None:
+    if model.weight.dtype != torch.bfloat16:
+        model.weight.detach().numpy()[0] += 1
+
+
+def keep_outputs(model: Any, x: Tensor) -> None:
+    model.last = x * model.weight
+    model.cache.append(model.last)
+    model.state.h = model.last if model.state.h is None else model.state.h + model.last
+    model.table = model.table + (1 if len(model.cache) > 1 else 0)
+
+
+def write_table(model: Any, x: Tensor) -> None:
+    model.table.mul_(2)
+
+
+def add_names(model: Any, x: Tensor) -> None:
+    if not hasattr(model, "extra"):
+        model.extra = x[0].detach()
+        model.register_buffer("seen", x[0].detach())
+        model.add_module("more", nn.Linear(2, 2))
+    model.table = model.table * model.extra
+
+
+def freeze(model: Any, x: Tensor) -> None:
+    model.weight.requires_grad_(not model.weight.requires_grad)
+
+
+def hook(model: Any, x: Tensor) -> None:
+    model.register_forward_hook(lambda module, args, out: None)
+
+
+WRITES = [
+    initialise,
+    renormalise,
+    count_in_place,
+    count_by_assignment,
+    replace_data,
+    replace_parameter,
+    by_numpy,
+    keep_outputs,
+    write_table,
+    add_names,
+    freeze,
+    hook,
+]
+
+
+def photograph(model: nn.Module) -> tuple:
+    found = reach(model)
+    tensors = {
+        key: (name, tensor.dtype, tensor.data_ptr(), tensor.requires_grad, tensor.detach().clone())
+        for key, (name, tensor) in found.tensors.items()
+    }
+    attributes = [{k: id(v) for k, v in vars(m).items()} for m in model.modules()]
+    names = [
+        list(d.keys()) for m in model.modules() for d in (m._parameters, m._buffers, m._modules)
+    ]
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    return tensors, (attributes, names, hooks)
+
+
+def check_same(before: tuple, after: tuple) -> None:
+    assert before[1] == after[1]
+    assert before[0].keys() == after[0].keys()
+    for key, (*known, values) in before[0].items():
+        assert known == list(after[0][key][:-1])
+        assert torch.equal(values, after[0][key][-1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("write", WRITES)
+def test_passes_do_not_see_each_other_and_the_model_comes_back(write, dtype) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Writer(write), nn.Linear(3, 2))
+    before = photograph(model)
+    batches = [torch.randn(n, 3, dtype=dtype) for n in (1, 2, 5, 5, 5, 5, 5, 5)]
+    with unchanged(model, dtype):
+        assert {p.dtype for p in model.parameters()} == {dtype}
+        first = [model(x).detach() for x in batches]
+        again = [model(x).detach() for x in reversed(batches)][::-1]
+    check_same(before, photograph(model))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_nothing_is_restored_between_a_forward_pass_and_its_backward(write) -> None:
+    model, x = Writer(write), torch.randn(4, 3)
+    with unchanged(model, torch.float32):
+        out = model(x)
+        if out.requires_grad:
+            leaf = model.weight
+            if leaf.requires_grad and write is not replace_parameter:
+                (found,) = torch.autograd.grad(out.sum(), leaf)
+                assert found.shape == leaf.shape
+
+
+def test_a_pass_inside_the_pass_is_part_of_it() -> None:
+    class Twice(Writer):
+        def forward(self, x: Tensor, inner: bool = False) -> Tensor:
+            if inner:
+                return self.count
+            self.count += 1
+            return self(x, inner=True) * x
+
+    model = Twice(renormalise)
+    with unchanged(model, torch.float32):
+        assert torch.equal(model(torch.ones(2, 3)), torch.ones(2, 3))
+        assert torch.equal(model(torch.ones(2, 3)), torch.ones(2, 3))
+
+
+def test_functional_calls_keep_their_own_parameters() -> None:
+    model, x = nn.Linear(3, 2), torch.randn(4, 3)
+    with unchanged(model, torch.float64):
+        values = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+        model(x.double())
+        assert not functional_call(model, values, x.double()).any()
+
+        def one(v, example):
+            return functional_call(model, v, example)
+
+        found = vmap(jacrev(one), (None, 0))(values, x.double())["weight"]
+        assert torch.equal(found[:, 0, 0], x.double())
+
+
+def test_a_write_unseen_that_comes_late_is_refused() -> None:
+    def late(model: Any, x: Tensor) -> None:
+        if len(x) == 7:
+            model.weight.data.mul_(2)
+
+    model = Writer(late)
+    before = photograph(model)
+
+    def run(sizes: list[int]) -> None:
+        for n in sizes:
+            model(torch.randn(n, 3))
+
+    with (
+        pytest.raises(
+            InputError, match="'weight' is written in some forward passes and not in oth"
+        ),
+        unchanged(model, torch.float32),
+    ):
+        run([1, 2, 5, 5, 5, 7, 5])
+    check_same(before, photograph(model))
+
+
+# -- another dtype
+
+
+def closure() -> nn.Module:
+    """A hook that closes over a parameter of the original."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    model.gate = nn.Parameter(torch.rand(3))
+    model[0].register_forward_hook(lambda module, args, out: out * model.gate)
+    return model
+
+
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
+    model[1].weight = model[0].weight
+    return model
+
+
+def shared_storage() -> nn.Module:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = nn.Parameter(model[0].weight.data)
+    return model
+
+
+def recurrent() -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rnn(x[:, None])[0][:, 0]
+
+    return Net()
+
+
+def old_weight_norm() -> nn.Module:
+    model = nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(3, 4)), nn.Linear(4, 2))
+    model(torch.randn(2, 3))
+    return model
+
+
+def old_spectral_norm() -> nn.Module:
+    model = nn.Sequential(torch.nn.utils.spectral_norm(nn.Linear(3, 4)))
+    model(torch.randn(2, 3))
+    return model.eval()
+
+
+def pruned() -> nn.Module:
+    return nn.Sequential(prune.l1_unstructured(nn.Linear(3, 4), "weight", 0.5))
+
+
+def parametrised() -> nn.Module:
+    return nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 4)), nn.Linear(4, 2)).eval()
+
+
+def attributes() -> nn.Module:
+    class Net(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(3, 2)
+            self.table, self.hidden = torch.randn(3, 3), [nn.Linear(3, 3)]
+            self.steps, self.wide = [torch.randn(3, 3)], torch.randn(2, dtype=torch.float64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(self.hidden[0](x @ self.table) @ self.steps[0])
+
+    return Net()
+
+
+def complex_numbers() -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(2, dtype=torch.complex64))
+            self.a = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(torch.fft.irfft(torch.fft.rfft(x) * self.w, n=3)[:, :2])
+
+    return Net()
+
+
+def low() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 3).bfloat16(), nn.Linear(3, 3).half(), nn.Linear(3, 2))
+
+
+def eight_bits() -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            codes = torch.randn(3, 3).to(torch.float8_e4m3fn)
+            self.w, self.b = nn.Parameter(codes, requires_grad=False), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(x @ self.w.to(x.dtype))
+
+    return Net()
+
+
+def scripted() -> nn.Module:
+    return torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))).eval()
+
+
+def exported() -> nn.Module:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+    return torch.export.export(model, (torch.randn(5, 3),)).module()
+
+
+def views_and_nan() -> nn.Module:
+    model = nn.Linear(3, 2)
+    model.row = model.weight.detach()[0]
+    model.register_buffer("numbers", torch.arange(3.0).expand(4, 3))
+    model.register_buffer("unknown", torch.full((2,), float("nan")))
+    model.register_buffer("turned", torch.randn(2, dtype=torch.complex64).conj())
+    return model
+
+
+MODELS = [
+    closure,
+    tied,
+    shared_storage,
+    recurrent,
+    old_weight_norm,
+    old_spectral_norm,
+    pruned,
+    parametrised,
+    attributes,
+    complex_numbers,
+    low,
+    eight_bits,
+    scripted,
+    views_and_nan,
+]
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_the_model_computes_in_another_dtype_and_gets_its_own_tensors_back(make) -> None:
+    torch.manual_seed(0)
+    model, x = make(), torch.randn(5, 3, dtype=torch.float64)
+    before = photograph(model) if make is not views_and_nan else None
+    pointers = {name: t.data_ptr() for name, t in model.state_dict().items()}
+    with unchanged(model, torch.float64):
+        assert {p.dtype.to_complex() for p in model.parameters()} == {torch.complex128}
+        assert len({id(p) for p in model.parameters()}) == len(list(model.parameters()))
+        values = [model(x) for _ in range(6)]
+        assert all(torch.equal(v, values[0]) for v in values)
+        assert values[0].dtype == torch.float64
+        trained = [p for p in model.parameters() if p.requires_grad]
+        found = torch.autograd.grad(values[0].sum(), trained, allow_unused=True)
+        assert all(g is None or g.dtype == p.dtype for g, p in zip(found, trained, strict=True))
+        assert not any(g is None for g in found)
+    if before is not None:
+        check_same(before, photograph(model))
+    assert pointers == {name: t.data_ptr() for name, t in model.state_dict().items()}
+    if make not in (low, eight_bits):
+        assert torch.allclose(model(x.float()).double(), values[0], atol=1e-5)
+
+
+def test_an_exported_program_keeps_its_dtype() -> None:
+    model, x = exported(), torch.randn(5, 3)
+    with unchanged(model, torch.float32):
+        assert torch.equal(model(x), model(x))
+
+
+def test_a_table_in_another_format_than_the_parameters_keeps_it() -> None:
+    model = attributes()
+    with unchanged(model, torch.bfloat16):
+        assert (model.table.dtype, model.steps[0].dtype) == (torch.bfloat16, torch.bfloat16)
+        assert model.wide.dtype == torch.float64
+        assert model.hidden[0].weight.dtype == torch.bfloat16
+
+
+def test_what_was_computed_before_the_pass_is_refused_where_it_is_used() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(3))
+            self.twice = self.w * 2
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(x) * self.twice
+
+    for dtype in (torch.float32, torch.float64):
+        model = Scaled()
+        twice = model.twice
+        with unchanged(model, dtype), pytest.raises(InputError, match="'twice' was computed from"):
+            torch.autograd.grad(model(torch.ones(2, 3, dtype=dtype)).sum(), model.w)
+        assert model.twice is twice
+
+
+def test_tensors_made_under_inference_mode_are_usable_in_passes() -> None:
+    class Cached(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if not hasattr(self, "scale"):
+                self.scale = torch.full((3,), 2.0)
+                self.register_buffer("shift", torch.ones(3))
+            return super().forward(x * self.scale + self.shift)
+
+    model = Cached(3, 2)
+    with torch.inference_mode():
+        model(torch.randn(2, 3))
+    scale, shift = model.scale, model.shift
+    assert scale.is_inference()
+    x = torch.randn(2, 3, requires_grad=True)
+    with unchanged(model, torch.float32):
+        torch.autograd.grad(model(x).sum(), [x, model.weight])
+    assert model.scale is scale
+    assert model.shift is shift
+
+
+def test_bits_tell_zeros_apart_and_nan_from_nothing() -> None:
+    nan = torch.tensor([float("nan"), 1.0])
+    assert same_bits(nan, nan.clone())
+    assert not same_bits(torch.zeros(2), -torch.zeros(2))
+    for dtype in (torch.bool, torch.int64, torch.bfloat16, torch.complex128):
+        assert same_bits(torch.ones(2, 2).to(dtype), torch.ones(2, 2).to(dtype).T)
