@@ -21,6 +21,10 @@ from ntk_propulsion.kernels.dtypes import matching
 Batch = Mapping[str, Any] | Tensor | tuple[Any, ...] | list[Any]
 
 
+class Examples(list[Any]):
+    """A list with one entry an example, known as such: some examples of one may be equally long."""
+
+
 class Targeted(NamedTuple):
     """A batch and what the outputs need of each of its examples: labels, or positions.
 
@@ -68,7 +72,8 @@ def take(batch: Batch, index: slice | list[int]) -> Batch:
             value = _usable(value)
             return value[index] if value.dim() > 0 else value
         if is_leaf(value):
-            return value[index] if isinstance(index, slice) else [value[i] for i in index]
+            chosen = value[index] if isinstance(index, slice) else [value[i] for i in index]
+            return Examples(chosen)
         return value
 
     return tree_map(some, plain(batch), is_leaf=is_leaf)
@@ -81,6 +86,8 @@ def move(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
     """
 
     def moved(value: Any) -> Any:
+        if isinstance(value, Examples):
+            return Examples(tree_map(moved, list(value)))
         if not isinstance(value, Tensor):
             return value
         value = _usable(value)
@@ -106,6 +113,7 @@ def call(model: nn.Module, batch: Batch) -> Any:
 def arguments(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the positional and the keyword arguments that a batch stands for."""
     inputs = batch.inputs if isinstance(batch, Targeted) else batch
+    inputs = tree_map(lambda v: list(v) if isinstance(v, Examples) else v, plain(inputs))
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return ((inputs,), {}) if isinstance(inputs, Tensor) else (tuple(inputs), {})
@@ -140,7 +148,7 @@ def _count(batch: Batch) -> int | None:
             return len(leaf)
     for leaf in leaves:
         if isinstance(leaf, list):
-            rows = _rows(leaf)
+            rows = None if isinstance(leaf, Examples) else _rows(leaf)
             return len(leaf) if rows is None or len(rows) > 1 else rows.pop()
     return None
 
@@ -154,7 +162,7 @@ def _rows(value: list[Any]) -> set[int] | None:
 
 def by_example(value: list[Any], n: int | None) -> bool:
     """Return whether a list beside N examples holds one entry an example."""
-    return len(value) == n and _rows(value) != {n}
+    return isinstance(value, Examples) or (len(value) == n and _rows(value) != {n})
 
 
 def _tensors(batch: Batch, n: int | None) -> dict[str, Tensor]:
