@@ -56,6 +56,8 @@ class Jacobian:
         with self._ready() as parameters:
             total = [torch.zeros_like(p) for p in parameters]
             for examples, values in self._passes():
+                if not values.requires_grad:
+                    continue  # no parameter reaches the outputs
                 found = torch.autograd.grad(values, parameters, v[examples], allow_unused=True)
                 for t, gradient in zip(total, found, strict=True):
                     if gradient is not None:
@@ -71,10 +73,15 @@ class Jacobian:
         with self._ready() as parameters:
             for _, values in self._passes():
                 c = torch.zeros_like(values, requires_grad=True)
-                linear = torch.autograd.grad(
-                    values, parameters, c, create_graph=True, allow_unused=True
-                )
+                linear: tuple[Tensor | None, ...] = (None,) * len(parameters)
+                if values.requires_grad:
+                    linear = torch.autograd.grad(
+                        values, parameters, c, create_graph=True, allow_unused=True
+                    )
                 reached = [(g, w) for g, w in zip(linear, u, strict=True) if g is not None]
+                if not reached:
+                    rows.append(torch.zeros_like(values))
+                    continue
                 gradients, along = zip(*reached, strict=True)
                 found = torch.autograd.grad(gradients, c, along, materialize_grads=True)
                 rows.append(found[0])
@@ -91,7 +98,11 @@ class Jacobian:
         v = torch.linspace(1, 2, o, dtype=self.dtype, device=parameters[0].device)[None]
         u = one.transposed(v)
         size = sum(float(g.abs().double().square().sum()) for g in u)
-        if abs(float((v * one.product(u)).sum()) - size) > TOLERANCE.get(v.dtype, 1e-2) * size:
+        try:
+            found = float((v * one.product(u)).sum())
+        except RuntimeError:  # torch says that a gradient (a sparse one, say) has none of its own
+            found = float("nan")
+        if not abs(found - size) <= TOLERANCE.get(v.dtype, 1e-2) * size:
             raise InputError(
                 f"{type(self.model).__name__} has a module whose gradient cannot be differentiated "
                 "again, which products with the kernel need: take empirical_ntk"
@@ -161,6 +172,8 @@ def ntk_operator(
             "does not: wrap the model and use 'trainable', or take empirical_ntk"
         )
     work = chosen.compute_dtype(model)
+    if work == torch.bfloat16:
+        raise InputError("scipy has no bfloat16: give dtype='float32' or 'float64'")
     device = next(model.parameters()).device
     n, function = batch_size(batch), resolve_outputs(outputs)
     ready = targeted(function, move(batch, device, work))
@@ -171,5 +184,5 @@ def ntk_operator(
         seeds = torch.as_tensor(np.ascontiguousarray(v)).to(device, work).view(n, o)
         return jacobian.product(jacobian.transposed(seeds)).flatten().cpu().numpy()
 
-    scalar = torch.empty(0, dtype=work).numpy().dtype
+    scalar = np.dtype(str(work).removeprefix("torch."))
     return LinearOperator((n * o, n * o), matvec=product, rmatvec=product, dtype=scalar)
