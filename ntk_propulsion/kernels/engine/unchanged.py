@@ -21,6 +21,7 @@ from ntk_propulsion.kernels.dtypes import matching
 from ntk_propulsion.models.reach import MACHINERY, Contents, Place, Reach, reach
 
 CHECKED = 4  # first passes before which every tensor is compared bit by bit
+_CACHED = 2**17  # numbers
 _WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -93,7 +94,7 @@ class _Keeper:
             for contents in self.contents:
                 contents.put_back()
             for tensor in self.tensors:
-                tensor.restore(whole=self.passes < CHECKED)
+                tensor.restore(whole=0 < self.passes < CHECKED)
         self.checked = self.passes if self.passes < CHECKED else self.checked
         self.passes += 1
 
@@ -188,7 +189,7 @@ class _Kept:
 
     def changed(self) -> bool:
         """Whether it holds other numbers."""
-        return self._moved() or not same_bits(self.work, self._numbers())
+        return self._moved() or self._written()
 
     def give_back(self) -> None:
         """Let it be the caller's again."""
@@ -203,7 +204,7 @@ class _Kept:
         moved = self._moved()
         if moved:
             self.tensor.data = self.work
-        written = not same_bits(self.work, self._numbers())
+        written = self._written()
         if written:
             with torch.no_grad():
                 self.tensor.copy_(self._numbers())
@@ -219,8 +220,21 @@ class _Kept:
             or now.stride() != then.stride()
         )
 
+    def _written(self) -> bool:
+        if self.numbers is not None:
+            return not same_bits(self.work, self.numbers)
+        rows = zip(_parts(self.work), _parts(self.own), strict=True)
+        return any(not same_bits(work, own.to(self.dtype)) for work, own in rows)
+
     def _numbers(self) -> Tensor:
         return self.own.to(self.dtype) if self.numbers is None else self.numbers
+
+
+def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Rows of a tensor, as many as a cache holds: they are converted and compared in passing."""
+    if tensor.dim() == 0 or tensor.numel() == 0:
+        return (tensor,)
+    return tensor.split(max(1, _CACHED * len(tensor) // tensor.numel()))
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -232,8 +246,16 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     """
     if a.is_complex():
         a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
+    a, b = a.resolve_neg(), b.resolve_neg()
+    if all(t.is_contiguous() and not (t.nbytes % 8 or t.data_ptr() % 8) for t in (a, b)):
+        return torch.equal(_words(a), _words(b))
     whole = _WHOLE[a.element_size()]
-    return torch.equal(a.resolve_neg().view(whole), b.resolve_neg().view(whole))
+    return torch.equal(a.view(whole), b.view(whole))
+
+
+def _words(tensor: Tensor) -> Tensor:
+    """The bits of a tensor, eight bytes at a time: twice as fast to compare as four."""
+    return tensor.detach().as_strided((tensor.numel(),), (1,)).view(torch.int64)
 
 
 # -- another dtype
