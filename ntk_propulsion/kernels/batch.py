@@ -61,7 +61,10 @@ def batch_size(batch: Batch) -> int:
 
 
 def take(batch: Batch, index: slice | list[int]) -> Batch:
-    """Return the batch with only the chosen examples, in that order: of tensors and of lists."""
+    """Return the batch with only the chosen examples, in that order: of tensors and of lists.
+
+    They are copies: what a model writes into its input stays there.
+    """
     n, whole = _count(batch), _whole(batch)
 
     def is_leaf(value: Any) -> bool:
@@ -70,10 +73,12 @@ def take(batch: Batch, index: slice | list[int]) -> Batch:
     def some(value: Any) -> Any:
         if isinstance(value, Tensor):
             value = _usable(value)
-            return value[index] if value.dim() > 0 else value
+            return value[index].clone() if value.dim() > 0 else value.clone()
         if is_leaf(value):
             chosen = value[index] if isinstance(index, slice) else [value[i] for i in index]
-            return Examples(chosen)
+            return Examples(
+                tree_map(lambda v: _usable(v).clone() if isinstance(v, Tensor) else v, chosen)
+            )
         return value
 
     return tree_map(some, plain(batch), is_leaf=is_leaf)

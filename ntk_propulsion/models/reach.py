@@ -25,11 +25,24 @@ _LARGEST = 10_000  # entries: a longer list is data, not state
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies: a container and its key in it."""
+    """Where a value lies: a dict or list, or a tuple at a place of its own, and the key in it."""
 
-    container: Any
+    owner: Any
     key: Any
     name: str
+
+    def get(self) -> Any:
+        """Return what lies there."""
+        return (self.owner.get() if isinstance(self.owner, Place) else self.owner)[self.key]
+
+    def put(self, value: Any) -> None:
+        """Put something else there; a tuple is made anew."""
+        if not isinstance(self.owner, Place):
+            self.owner[self.key] = value
+            return
+        old = self.owner.get()
+        new = [*old[: self.key], value, *old[self.key + 1 :]]
+        self.owner.put(type(old)(*new) if hasattr(old, "_fields") else type(old)(new))
 
 
 @dataclass
@@ -57,9 +70,9 @@ def reach(model: nn.Module) -> Reach:
     homes = {type(module).__module__ for module in model.modules()}
     own = {home for home in homes if home.partition(".")[0] != "torch"}
     found, seen = Reach(), set()
-    open_: list[tuple[str, Any]] = [("", model)]
+    open_: list[tuple[str, Any, Place | None]] = [("", model, None)]
     while open_:
-        name, value = open_.pop()
+        name, value, at = open_.pop()
         if id(value) in seen:
             continue
         seen.add(id(value))
@@ -74,13 +87,17 @@ def reach(model: nn.Module) -> Reach:
         if container is not None:
             found.containers.append(container)
         for key, entry in entries:
-            label = _joined(name, key)
-            if isinstance(entry, Tensor):
-                found.tensors.setdefault(id(entry), (label, entry))
-                if isinstance(container, dict | list):
-                    found.places.setdefault(id(entry), []).append(Place(container, key, label))
-            else:
-                open_.append((label, entry))
+            label, place = _joined(name, key), None
+            if isinstance(container, dict | list):
+                place = Place(container, key, label)
+            elif at is not None and isinstance(value, tuple):
+                place = Place(at, key, label)
+            if not isinstance(entry, Tensor):
+                open_.append((label, entry, place))
+                continue
+            found.tensors.setdefault(id(entry), (label, entry))
+            if place is not None:
+                found.places.setdefault(id(entry), []).append(place)
     return found
 
 

@@ -163,6 +163,19 @@ def test_a_model_that_was_run_under_inference_mode_and_kept_its_tables() -> None
     assert torch.equal(kernel(model, x), expected)
 
 
+def test_what_a_model_writes_into_its_input_stays_there() -> None:
+    class Doubling(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.mul_(2).add_(1))
+
+    model, x = Doubling(3, 2).double(), torch.randn(4, 3).double()
+    before = x.clone()
+    found = kernel(model, x)
+    assert torch.equal(x, before)
+    expected = by_hand(lambda i: model(x[i : i + 1].clone()), 4, list(model.parameters()))
+    assert relative(found, expected) < 1e-10
+
+
 # -- what is per example and no tensor
 
 
@@ -226,3 +239,18 @@ def test_lists_are_taken_by_example(name: str) -> None:
     model = make().double()
     expected = by_hand(lambda i: call(model, i), 4, list(model.parameters()))
     assert relative(kernel(model, data), expected) < 1e-10
+
+
+def test_two_models_that_share_a_part_are_converted_and_given_back() -> None:
+    torch.manual_seed(0)
+    base, x = nn.Linear(3, 4), torch.randn(4, 3)
+    models = [nn.Sequential(base, nn.Tanh(), nn.Linear(4, 2)) for _ in range(2)]
+    before = [state(model) for model in models]
+    pointers = [p.data_ptr() for model in models for p in model.parameters()]
+    found = kernel(models[0], x, other_model=models[1], dtype=torch.float64)
+    single = kernel(models[0], x, other_model=models[1])
+    assert relative(single.double(), found) < 1e-5
+    assert pointers == [p.data_ptr() for model in models for p in model.parameters()]
+    for model, values in zip(models, before, strict=True):
+        assert all(torch.equal(value, values[name]) for name, value in model.state_dict().items())
+        assert {p.dtype for p in model.parameters()} == {torch.float32}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, defaultdict, deque, namedtuple
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +62,19 @@ def test_tensors_are_found_wherever_a_pass_could_find_them() -> None:
         "space.h",
         "weight",
     ]
+
+
+def test_a_value_within_a_tuple_can_be_replaced() -> None:
+    Pair = namedtuple("Pair", "h c")
+    model, other = nn.Module(), torch.ones(1)
+    model.hidden = (torch.zeros(1), [Pair(torch.zeros(1), torch.zeros(1))])
+    held = reach(model)
+    for value in (model.hidden[0], model.hidden[1][0].c):
+        (place,) = held.places[id(value)]
+        assert place.get() is value
+        place.put(other)
+    assert model.hidden[0] is model.hidden[1][0].c is other
+    assert isinstance(model.hidden[1][0], Pair)
 
 
 def test_large_lists_and_foreign_objects_are_closed() -> None:

@@ -315,7 +315,7 @@ def _replaced(
     if reached:
         made = _Earlier.apply(places[0].name if places else "", made, *reached)  # type: ignore[no-untyped-call]
     for place in places:
-        place.container[place.key] = made
+        place.put(made)
     return made
 
 

@@ -259,6 +259,30 @@ def old_spectral_norm() -> nn.Module:
     return model.eval()
 
 
+def weight_norm_at_the_root() -> nn.Module:
+    return torch.nn.utils.weight_norm(nn.Linear(3, 2))
+
+
+def remembering() -> nn.Module:
+    """A recurrent state kept from an earlier batch, with its graph, and first emptied."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.hidden = nn.LSTM(3, 4, batch_first=True), None
+
+        def forward(self, x: Tensor) -> Tensor:
+            before = None if self.hidden is None else tuple(h[:, :1] * 0 for h in self.hidden)
+            if before is not None:
+                before = tuple(h.detach().expand(-1, len(x), -1).contiguous() for h in before)
+            out, self.hidden = self.rnn(x[:, None], before)
+            return out[:, 0]
+
+    model = Net()
+    model(torch.randn(2, 3))
+    return model
+
+
 def pruned() -> nn.Module:
     return nn.Sequential(prune.l1_unstructured(nn.Linear(3, 4), "weight", 0.5))
 
@@ -334,6 +358,8 @@ MODELS = [
     shared_storage,
     recurrent,
     old_weight_norm,
+    weight_norm_at_the_root,
+    remembering,
     old_spectral_norm,
     pruned,
     parametrised,
