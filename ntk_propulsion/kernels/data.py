@@ -1,19 +1,23 @@
-"""What callers may give as data, made the batch that the engine takes."""
+"""What callers may give as data, made the batch that the engine takes.
+
+What is one entry an example and no tensor (lengths, texts) stands in a list: see `batch`.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset, default_collate
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.batch import Batch, arguments, batch_size
+from ntk_propulsion.kernels.batch import Batch, arguments, batch_size, by_example, plain
+from ntk_propulsion.models.differentiable import check_differentiable
 
 Data = Batch | np.ndarray | Dataset[Any] | DataLoader[Any]
 """The dict that a model takes, a tensor, a tuple of positional arguments, or a set of these."""
@@ -26,8 +30,9 @@ def as_batch(data: Data) -> Batch:
 
     Args:
         data: The dict that the model takes, a tensor, or a tuple or list of positional arguments;
-            arrays of numpy count as tensors. Or a data set of torch, or a DataLoader that does not
-            shuffle.
+            arrays of numpy count as tensors, those of other objects as lists. Or a list of tensors
+            of unequal length, one an example, that the model takes as its one argument; a list of
+            dicts, each of some examples; a data set of torch; a DataLoader that does not shuffle.
 
     Raises:
         InputError: It is none of these, or its examples do not fit into one batch.
@@ -39,13 +44,17 @@ def as_batch(data: Data) -> Batch:
     if isinstance(data, Dataset):
         return _collated(data)
     if isinstance(data, np.ndarray):
-        return torch.as_tensor(data)
+        whole = _as_tensor(data)
+        return whole if isinstance(whole, Tensor) else (whole,)
     if isinstance(data, Mapping):
-        return {name: _as_tensor(value) for name, value in data.items()}
+        return {name: tree_map(_as_tensor, value) for name, value in data.items()}
     if isinstance(data, Tensor):
         return data
+    if isinstance(data, list) and data and all(isinstance(each, Mapping) for each in data):
+        return _joined([as_batch(each) for each in data], "the list")
     if isinstance(data, tuple | list):
-        return tree_map(_as_tensor, data)
+        made = tree_map(_as_tensor, data)
+        return (made,) if isinstance(data, list) and _ragged(made) else made
     kind = f"{type(data).__module__}.{type(data).__qualname__}".removeprefix("builtins.")
     raise InputError(
         f"data is a {kind}: give the dict that the model takes, a tensor, a tuple "
@@ -57,12 +66,15 @@ def checked_batch(model: nn.Module, data: Data) -> Batch:
     """Return the data as a batch that the model can be called with.
 
     Raises:
-        InputError: As :func:`as_batch`; tensors disagree on N, or there are none; the model's
-            ``forward`` takes other arguments.
+        InputError: As :func:`as_batch`; the model can have no gradients; tensors disagree on N,
+            there are none, or they are sparse, nested or quantised; the model's ``forward`` takes
+            other arguments.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
+    check_differentiable(model)
     batch = as_batch(data)
+    _check_dense(batch)
     batch_size(batch)
     args, kwargs = arguments(batch)
     try:
@@ -80,8 +92,42 @@ def checked_batch(model: nn.Module, data: Data) -> Batch:
     return batch
 
 
+def _check_dense(batch: Batch) -> None:
+    for tensor in tree_leaves(plain(batch)):
+        if not isinstance(tensor, Tensor):
+            continue
+        if tensor.is_nested:
+            raise InputError(
+                "the batch holds a nested tensor: pad it (torch.nested.to_padded_tensor), or give "
+                "a list of tensors if the model takes one"
+            )
+        if tensor.layout != torch.strided:
+            raise InputError(
+                f"the batch holds a sparse tensor ({tensor.layout}), whose examples cannot be "
+                "taken: give it as .to_dense()"
+            )
+        if tensor.is_quantized:
+            raise InputError("the batch holds a quantised tensor: give it as .dequantize()")
+        if tensor.is_meta:
+            raise InputError("the batch holds a tensor on the meta device, which has no numbers")
+
+
 def _as_tensor(value: Any) -> Any:
-    return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+    """An array of numpy as a tensor, or as a list where torch has no such numbers (texts)."""
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.kind in "OSUMm":
+        return value.tolist()
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"an array of the data makes no tensor ({error}): give a tensor") from None
+
+
+def _ragged(data: list[Any]) -> bool:
+    """Whether a list is of tensors of unequal length: examples, not positional arguments."""
+    tensors = all(isinstance(t, Tensor) and t.dim() > 0 for t in data)
+    return tensors and len({len(t) for t in data}) > 1
 
 
 def _collated(data: Dataset[Any]) -> Batch:
@@ -102,11 +148,36 @@ def _loaded(loader: DataLoader[Any]) -> Batch:
     batches = [as_batch(batch) for batch in loader]
     if not batches:
         raise InputError("the DataLoader is empty: a kernel needs examples")
-    leaves, trees = zip(*map(tree_flatten, batches), strict=True)
+    return _joined(batches, "the DataLoader")
+
+
+def _joined(batches: Sequence[Batch], what: str) -> Batch:
+    """One batch of several: tensors and lists of examples one after another, constants once."""
+    sizes = [batch_size(batch) for batch in batches]
+    found = [
+        tree_flatten(batch, is_leaf=_lists_of(batch, n))
+        for batch, n in zip(batches, sizes, strict=True)
+    ]
+    leaves, trees = zip(*found, strict=True)
     try:
-        joined = [torch.cat(parts) for parts in zip(*leaves, strict=True)]
+        joined = [_one(parts) for parts in zip(*leaves, strict=True)]
     except (TypeError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"the DataLoader's batches do not make one ({error}): pad all examples to one length"
+            f"{what}'s batches do not make one ({error}): pad all examples to one length"
         ) from error
     return tree_unflatten(joined, trees[0])
+
+
+def _lists_of(batch: Batch, n: int) -> Callable[[Any], bool]:
+    return lambda value: value is not batch and isinstance(value, list) and by_example(value, n)
+
+
+def _one(parts: tuple[Any, ...]) -> Any:
+    """Several batches' entries at one place as one."""
+    if all(isinstance(part, Tensor) and part.dim() > 0 for part in parts):
+        return torch.cat(parts)
+    if all(isinstance(part, list) for part in parts):
+        return [each for part in parts for each in part]
+    if any(isinstance(part, Tensor | list) for part in parts) or any(p != parts[0] for p in parts):
+        raise ValueError(f"{parts[0]!r} beside {parts[-1]!r}")
+    return parts[0]

@@ -6,23 +6,20 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_flatten
 
-from ntk_propulsion.runs.fingerprint import add_tensor
+from ntk_propulsion.runs.fingerprint import add_value
 
 _DIGITS = 32
 
 
 def data_fingerprint(batch: Any) -> str:
-    """Return a hash of a batch's tensors, their names, order and examples."""
+    """Return a hash of a batch's tensors and other values, their names, order and examples."""
     leaves, tree = tree_flatten(dict(batch) if isinstance(batch, Mapping) else batch)
     digest = hashlib.sha256(str(tree).encode())
     for leaf in leaves:
-        if isinstance(leaf, Tensor):
-            add_tensor(digest, leaf)
-        else:
-            digest.update(repr(leaf).encode())
+        add_value(digest, leaf)
     return digest.hexdigest()[:_DIGITS]
 
 
@@ -32,9 +29,9 @@ def subset_fingerprint(whole: str, examples: Sequence[int]) -> str:
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """Return a hash of a model's parameters and buffers, names and values."""
+    """Return a hash of a model's parameters, buffers and extra state, names and values."""
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, value in model.state_dict().items():
         digest.update(name.encode())
-        add_tensor(digest, tensor)
+        add_value(digest, value)
     return digest.hexdigest()[:_DIGITS]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.kernels.batch import batch_size, call, move, take
 from ntk_propulsion.kernels.data import Data, as_batch, checked_batch
+from ntk_propulsion.kernels.dtypes import matching
 from ntk_propulsion.kernels.engine.prepared import prepared
 from ntk_propulsion.kernels.operator import Jacobian
 from ntk_propulsion.kernels.options import DEFAULT_OPTIONS, Options
@@ -64,12 +64,10 @@ def linearized_outputs(
     values = model_outputs(model, batch, outputs, options=options)
     if not change:
         return values
-    if any(p.is_floating_point() and p.dtype != work for p in model.parameters()):
-        model = copy.deepcopy(model).to(work)
     function = resolve_outputs(outputs)
     ready = targeted(function, move(batch, values.device, work))
     n, chunk = batch_size(batch), options.chunk or CHUNK
-    jacobian = Jacobian(model, tuple(change), ready, function, n, chunk)
+    jacobian = Jacobian(model, work, tuple(change), ready, function, n, chunk)
     jacobian.outputs()  # refuses models whose second derivatives are wrong
     return values + jacobian.product(list(change.values()))
 
@@ -128,8 +126,9 @@ def displacement(model: nn.Module, displaced: Displaced, dtype: torch.dtype) -> 
                 f"parameter {name!r} has shape {tuple(p.shape)} and its displaced value "
                 f"{tuple(value.shape)}: give the same architecture"
             )
-        wide = torch.promote_types(dtype, torch.promote_types(value.dtype, p.dtype))
+        into = matching(p.dtype, dtype)
+        wide = torch.promote_types(into, torch.promote_types(value.dtype, p.dtype))
         moved = value.detach().to(p.device, wide) - p.to(wide)
         if moved.any():
-            change[name] = moved.to(dtype)
+            change[name] = moved.to(into)
     return change

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -35,7 +34,8 @@ class Jacobian:
     """Products with the Jacobian of a model on a batch, (N*O, entries of all parameters).
 
     Attributes:
-        model: In the dtype to compute in.
+        model: In any dtype; it is converted for each product.
+        dtype: To compute in.
         parameters: Names of those that train.
         batch: On the model's device, with targets.
         function: From the model's output to (n, O).
@@ -44,6 +44,7 @@ class Jacobian:
     """
 
     model: nn.Module
+    dtype: torch.dtype
     parameters: tuple[str, ...]
     batch: Batch
     function: OutputFunction
@@ -55,6 +56,8 @@ class Jacobian:
         with self._ready() as parameters:
             total = [torch.zeros_like(p) for p in parameters]
             for examples, values in self._passes():
+                if not values.requires_grad:
+                    continue  # no parameter reaches the outputs
                 found = torch.autograd.grad(values, parameters, v[examples], allow_unused=True)
                 for t, gradient in zip(total, found, strict=True):
                     if gradient is not None:
@@ -70,10 +73,15 @@ class Jacobian:
         with self._ready() as parameters:
             for _, values in self._passes():
                 c = torch.zeros_like(values, requires_grad=True)
-                linear = torch.autograd.grad(
-                    values, parameters, c, create_graph=True, allow_unused=True
-                )
+                linear: tuple[Tensor | None, ...] = (None,) * len(parameters)
+                if values.requires_grad:
+                    linear = torch.autograd.grad(
+                        values, parameters, c, create_graph=True, allow_unused=True
+                    )
                 reached = [(g, w) for g, w in zip(linear, u, strict=True) if g is not None]
+                if not reached:
+                    rows.append(torch.zeros_like(values))
+                    continue
                 gradients, along = zip(*reached, strict=True)
                 found = torch.autograd.grad(gradients, c, along, materialize_grads=True)
                 rows.append(found[0])
@@ -87,10 +95,14 @@ class Jacobian:
         one = replace(self, batch=take(self.batch, slice(0, 1)), n=1, chunk=1)
         with self._ready() as parameters, torch.no_grad():
             o = one._values(slice(0, 1)).shape[1]
-        v = torch.linspace(1, 2, o).to(parameters[0])[None]
+        v = torch.linspace(1, 2, o, dtype=self.dtype, device=parameters[0].device)[None]
         u = one.transposed(v)
-        size = sum(float(g.double().square().sum()) for g in u)
-        if abs(float((v * one.product(u)).sum()) - size) > TOLERANCE.get(v.dtype, 1e-2) * size:
+        size = sum(float(g.abs().double().square().sum()) for g in u)
+        try:
+            found = float((v * one.product(u)).sum())
+        except RuntimeError:  # torch says that a gradient (a sparse one, say) has none of its own
+            found = float("nan")
+        if not abs(found - size) <= TOLERANCE.get(v.dtype, 1e-2) * size:
             raise InputError(
                 f"{type(self.model).__name__} has a module whose gradient cannot be differentiated "
                 "again, which products with the kernel need: take empirical_ntk"
@@ -99,10 +111,9 @@ class Jacobian:
 
     @contextmanager
     def _ready(self) -> Iterator[list[nn.Parameter]]:
-        dtype = next(self.model.parameters()).dtype
         trained = set(self.parameters)
         # fused attention has no second derivative
-        with prepared(self.model, dtype, trained), sdpa_kernel(SDPBackend.MATH):
+        with prepared(self.model, self.dtype, trained), sdpa_kernel(SDPBackend.MATH):
             yield [self.model.get_parameter(name) for name in self.parameters]
 
     def _passes(self) -> Iterator[tuple[slice, Tensor]]:
@@ -142,8 +153,8 @@ def ntk_operator(
         data: N examples, as in :func:`ntk_propulsion.empirical_ntk`.
         tuning: What trains: whole parameters of the model (a wrapped model's count).
         outputs: As in :func:`ntk_propulsion.empirical_ntk`.
-        dtype: To compute in; the model's own by default, at least float32. In another dtype the
-            operator works on a copy of the model as it is now.
+        dtype: To compute in; the model's own by default, at least float32. The model is converted
+            for each product and then given back.
         chunk: Examples a pass takes at once; all by default.
         options: Both in one object, instead of them.
 
@@ -152,6 +163,7 @@ def ntk_operator(
             a model without second derivatives.
     """
     chosen = Options.given(options, dtype=dtype, chunk=chunk)
+    batch = checked_batch(model, data)
     resolved = resolve_tuning(tuning)
     binding = resolved.bind(model)
     if binding.features or binding.entries:
@@ -160,18 +172,17 @@ def ntk_operator(
             "does not: wrap the model and use 'trainable', or take empirical_ntk"
         )
     work = chosen.compute_dtype(model)
-    if any(p.is_floating_point() and p.dtype != work for p in model.parameters()):
-        model = copy.deepcopy(model).to(work)
+    if work == torch.bfloat16:
+        raise InputError("scipy has no bfloat16: give dtype='float32' or 'float64'")
     device = next(model.parameters()).device
-    batch = checked_batch(model, data)
     n, function = batch_size(batch), resolve_outputs(outputs)
     ready = targeted(function, move(batch, device, work))
-    jacobian = Jacobian(model, binding.parameters, ready, function, n, chosen.chunk or n)
+    jacobian = Jacobian(model, work, binding.parameters, ready, function, n, chosen.chunk or n)
     o = jacobian.outputs()
 
     def product(v: np.ndarray) -> np.ndarray:
         seeds = torch.as_tensor(np.ascontiguousarray(v)).to(device, work).view(n, o)
         return jacobian.product(jacobian.transposed(seeds)).flatten().cpu().numpy()
 
-    scalar = torch.empty(0, dtype=work).numpy().dtype
+    scalar = np.dtype(str(work).removeprefix("torch."))
     return LinearOperator((n * o, n * o), matvec=product, rmatvec=product, dtype=scalar)

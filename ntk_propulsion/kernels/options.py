@@ -48,7 +48,8 @@ class Options:
     Attributes:
         dtype: To compute in, a torch.dtype or its name; the model's own by default, at least
             float32. Sums over modules are in float64.
-        memory: Budget beside the model, e.g. ``"8GiB"`` or bytes; half of what is free by default.
+        memory: Budget beside the model and a copy of its numbers (from which it is restored), e.g.
+            ``"8GiB"`` or bytes; half of what is free by default.
         chunk: Examples that a pass of an operator or of the linearized model takes at once.
             Kernels choose by the memory.
         seed: Of the certificate's random weights.
@@ -117,14 +118,14 @@ class Options:
         return cls(dtype=settings.dtype, memory=settings.memory, seed=settings.seed)
 
     def compute_dtype(self, *models: nn.Module) -> torch.dtype:
-        """Return the dtype to compute in: the one asked for, or the models', at least float32."""
+        """Return the dtype to compute in: the one asked for, or the models', at least float32.
+
+        A model's is the widest of its parameters'; of complex ones it is the format of their parts.
+        """
         if isinstance(self.dtype, torch.dtype):
             return self.dtype
-        found = torch.float32
-        for model in models:
-            own = next((p.dtype for p in model.parameters() if p.is_floating_point()), found)
-            found = torch.promote_types(found, own)
-        return found
+        formats = {p.dtype for model in models for p in model.parameters()}
+        return torch.float64 if formats & {torch.float64, torch.complex128} else torch.float32
 
     def budget(self, device: torch.device) -> int:
         """Return the bytes that may be held beside the model."""

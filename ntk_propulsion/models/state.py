@@ -13,7 +13,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
     """Put a model into evaluation mode; on leaving, also by an error, each module has its own back.
 
     A model may come with a frozen part in evaluation mode inside a part that trains:
-    ``model.train(model.training)`` would flatten that.
+    ``model.train(model.training)`` would flatten that. Nor is ``eval()`` called, which some layers
+    make their own: they fold their weights there, or refuse (exported programs).
 
     Examples:
         >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
@@ -25,7 +26,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
     """
     modes = {module: module.training for module in model.modules()}
     try:
-        yield model.eval()
+        for module in modes:
+            module.training = False
+        yield model
     finally:
         for module, training in modes.items():
             module.training = training

@@ -87,3 +87,104 @@ def test_a_batch_is_keywords_one_tensor_or_positions(targeted: bool) -> None:
     ):
         assert str(arguments(wrap(batch))) == str(expected)
         assert str(call(Both(), wrap(batch))) == str(expected)
+
+
+# -- per-example things that are no tensors
+
+RAGGED = [torch.ones(2), torch.ones(3), torch.ones(1), torch.ones(2)]
+LISTS: dict[str, Any] = {
+    "lengths": [3, 1, 2, 3],
+    "texts": ["a", "b", None, "d"],
+    "lists": [[1], [], [2, 3], [4]],
+    "tensors": RAGGED,
+    "numbers": [torch.tensor(1.0), torch.tensor(2.0), torch.tensor(3.0), torch.tensor(4.0)],
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("index", [slice(1, 3), [2, 0], [0, 0]])
+def test_a_list_of_n_is_taken_by_example(name: str, index: slice | list[int]) -> None:
+    held = LISTS[name]
+    expected = held[index] if isinstance(index, slice) else [held[i] for i in index]
+    for batch, part in (
+        ({"x": X, "held": held}, lambda b: b["held"]),
+        ((X, held), lambda b: b[1]),
+        ([X, held], lambda b: b[1]),
+        ({"x": X, "deeper": {"held": held}}, lambda b: b["deeper"]["held"]),
+        (Targeted((X, held), Y), lambda b: b.inputs[1]),
+    ):
+        assert batch_size(batch) == 4
+        found = part(take(batch, index))
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected, strict=True):
+            assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
+
+
+@pytest.mark.parametrize(
+    "held",
+    [(4, 4, 4, 4), [1, 2, 3], "abcd", ((1, 2), (3, 4)), [Y, X, Y, X], None, {"a": 1}, 4],
+)
+def test_other_things_are_constants_or_tensors_of_the_batch(held: Any) -> None:
+    batch = {"x": X, "held": held}
+    assert batch_size(batch) == 4
+    found = take(batch, slice(0, 2))["held"]
+    if isinstance(held, list) and isinstance(held[0], Tensor):
+        assert [len(t) for t in found] == [2] * 4
+    else:
+        assert found == held
+
+
+@pytest.mark.parametrize(
+    ("batch", "n"),
+    [
+        (([torch.ones(2), torch.ones(5), torch.ones(3)],), 3),
+        ({"pictures": [torch.ones(3, 4, 4), torch.ones(1, 4, 4)]}, 2),
+        ({"texts": ["a", "b"]}, 2),
+        (([X, Y],), 4),
+        (({"a": [X, Y]},), 4),
+    ],
+)
+def test_without_a_tensor_beside_them_lists_say_n(batch: Any, n: int) -> None:
+    assert batch_size(batch) == n
+    some = take(batch, [n - 1, 0])
+    assert batch_size(some) == 2
+    assert batch_size(take(some, slice(0, 1))) == 1
+
+
+def test_a_model_is_called_with_plain_lists_on_the_device_of_the_batch() -> None:
+    batch = move(take((RAGGED,), slice(1, 3)), torch.device("cpu"), torch.float64)
+    ((found,), _) = arguments(batch)
+    assert type(found) is list
+    assert [(len(t), t.dtype) for t in found] == [(3, torch.float64), (1, torch.float64)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"x": X, "held": [Y[:3], Y[:3]]}, r"held.0: 3"),
+        ((X, (Y[:3],)), r"1.0: 3"),
+        ({"texts": []}, "zero length: a list is empty"),
+    ],
+)
+def test_tensors_within_that_have_other_rows_are_refused(batch: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        batch_size(batch)
+
+
+def test_complex_tensors_change_their_precision() -> None:
+    z = torch.randn(4, 2, dtype=torch.complex64)
+    moved = move({"z": z, "x": X, "held": [X, z]}, torch.device("cpu"), torch.float64)
+    assert moved["z"].dtype == moved["held"][1].dtype == torch.complex128
+    assert torch.equal(moved["z"].real, z.real.double())
+
+
+@pytest.mark.parametrize("way", ["moved", "taken"])
+def test_tensors_made_under_inference_mode_can_be_differentiated(way: str) -> None:
+    with torch.inference_mode():
+        batch: Any = {"x": torch.randn(4, 3)}
+        if way == "moved":
+            batch = move(batch, torch.device("cpu"), torch.float32)
+    if way == "taken":
+        batch = take(batch, slice(0, 2))
+    weight = nn.Parameter(torch.ones(3))
+    assert torch.autograd.grad((batch["x"] * weight).sum(), weight)[0].shape == (3,)

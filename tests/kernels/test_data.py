@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import UserDict
 from typing import Any
 
@@ -119,3 +120,69 @@ def test_a_batch_that_is_one_already_is_left_alone() -> None:
     assert all(as_batch(batch)[name] is tensor for name, tensor in batch.items())
     assert as_batch(X) is X
     assert np.shares_memory(as_batch(X.numpy()).numpy(), X.numpy())
+
+
+# -- lists of examples
+
+
+def test_a_list_of_tensors_of_unequal_length_is_one_argument() -> None:
+    rows = [torch.ones(2), torch.ones(3), torch.ones(1)]
+    (found,) = as_batch(rows)
+    assert found == rows
+    (found,) = as_batch([row.numpy() for row in rows])
+    assert all(torch.equal(a, b) for a, b in zip(found, rows, strict=True))
+
+
+def test_a_list_of_dicts_is_one_batch() -> None:
+    rows = [{"input": x[None], "texts": [str(i)], "size": (1, 2)} for i, x in enumerate(X)]
+    batch = as_batch(rows)
+    assert torch.equal(batch["input"], X)
+    assert batch["texts"] == list("01234")
+    assert batch["size"] == (1, 2)
+    with pytest.raises(InputError, match=r"the list's batches do not make one .*pad all examples"):
+        as_batch([{"x": torch.ones(1, 2)}, {"x": torch.ones(1, 3)}])
+    with pytest.raises(InputError, match="do not make one"):
+        as_batch([{"x": torch.ones(1, 2), "n": 1}, {"x": torch.ones(1, 2), "n": 2}])
+
+
+def test_a_loader_of_texts_beside_tensors() -> None:
+    rows = Rows([{"input": x, "name": f"n{i}"} for i, x in enumerate(X)])
+    batch = as_batch(DataLoader(rows, batch_size=2))
+    assert torch.equal(batch["input"], X)
+    assert list(batch["name"]) == [f"n{i}" for i in range(5)]
+
+
+def test_arrays_of_texts_and_objects_are_lists() -> None:
+    batch = as_batch({"x": X.numpy(), "t": np.array(["a"] * 5), "o": np.array([1, None] * 2 + [2])})
+    assert isinstance(batch["x"], Tensor)
+    assert batch["t"] == ["a"] * 5
+    assert batch["o"] == [1, None, 1, None, 2]
+    assert isinstance(as_batch({"deep": {"x": X.numpy()}})["deep"]["x"], Tensor)
+
+
+def quantised() -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(X.float(), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (X.to_sparse, r"sparse tensor \(torch.sparse_coo\).*to_dense"),
+        (X.to_sparse_csr, "torch.sparse_csr"),
+        (lambda: torch.nested.nested_tensor([X[0], X[0, :2]]), "nested tensor: pad it"),
+        (quantised, "dequantize"),
+        (lambda: X.to("meta"), "meta device"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_whose_examples_cannot_be_taken_are_refused(make: Any, message: str) -> None:
+    for batch in ({"input": make()}, (make(),), make(), {"input": X, "more": [make()]}):
+        with pytest.raises(InputError, match=message):
+            checked_batch(MODEL, batch)
+
+
+def test_a_model_without_numbers_is_refused_before_anything_else() -> None:
+    with pytest.raises(InputError, match="meta device"):
+        checked_batch(nn.Linear(3, 2, device="meta"), X)

@@ -19,7 +19,7 @@ from ntk_propulsion.propulsion import PropulsionConfig, wrap
 from tests.architectures import ALL, build, vectors
 from tests.kernels import oracle
 from tests.kernels.test_cross_model import gains, move
-from tests.kernels.test_operator import FirstOrder
+from tests.kernels.test_operator import FirstOrder, Spectral, gated
 
 NAMES = [
     *("mlp", "module-reuse", "shared-tensor", "functional", "own-parameters", "cnn", "attention"),
@@ -164,3 +164,30 @@ def test_a_model_without_second_derivatives_is_refused() -> None:
     model = FirstOrder(6, 2).double()
     with pytest.raises(InputError, match="differentiated again"):
         linearized_outputs(model, move(model), vectors(3))
+
+
+def test_complex_parameters_and_closures_in_another_dtype() -> None:
+    x = vectors(3).float()
+    for model in (Spectral(), gated()):
+        far = {n: (p + 0.1).detach() for n, p in model.named_parameters()}
+        single = linearized_outputs(model, far, x)
+        double = linearized_outputs(model, far, x, options=Options(dtype=torch.float64))
+        assert oracle.relative(double.float(), single) < 1e-4
+        near = {n: (p + 1e-4 * (far[n] - p)).detach() for n, p in model.named_parameters()}
+        slope = linearized_outputs(model, near, x, options=Options(dtype=torch.float64))
+        f_0 = model_outputs(model, x, options=Options(dtype=torch.float64))
+        assert oracle.relative((slope - f_0) / 1e-4, double - f_0) < 1e-2
+
+
+def test_values_are_those_of_a_model_that_no_pass_has_written() -> None:
+    class Counting(nn.Linear):
+        count = 0
+
+        def forward(self, x):
+            self.count = self.count + 1
+            return super().forward(x) * self.count
+
+    model = Counting(6, 2).double()
+    values = model_outputs(model, vectors(4), options=Options(chunk=1))
+    assert oracle.relative(values, nn.Linear.forward(model, vectors(4)).detach()) < 1e-13
+    assert "count" not in vars(model)

@@ -124,3 +124,109 @@ def test_model_without_second_derivatives_is_refused_and_comes_back() -> None:
         ntk_operator(model, vectors(3))
     assert model.training
     assert not model.bias.requires_grad
+
+
+# -- models that write, close over their parameters, or hold other numbers
+
+
+class Spectral(nn.Module):
+    """A filter of complex weights between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 2)
+        self.w = nn.Parameter(torch.randn(4, dtype=torch.complex64))
+
+    def forward(self, x):
+        return self.b(torch.tanh(torch.fft.irfft(torch.fft.rfft(self.a(x)) * self.w, n=6)))
+
+
+def gated() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
+    model.gate = nn.Parameter(torch.rand(5))
+    model[0].register_forward_hook(lambda module, args, out: out * model.gate)
+    return model
+
+
+def old_weight_norm() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(6, 4)), nn.Tanh(), nn.Linear(4, 2))
+
+
+def real_kernel(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    parameters, rows = list(model.parameters()), []
+    for example in x.split(1):
+        for value in model(example)[0]:
+            found = torch.autograd.grad(value, parameters, retain_graph=True)
+            parts = [torch.view_as_real(g) if g.is_complex() else g for g in found]
+            rows.append(torch.cat([g.flatten() for g in parts]))
+    return torch.stack(rows) @ torch.stack(rows).T
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("make", [Spectral, gated, old_weight_norm])
+@pytest.mark.filterwarnings("ignore")
+def test_the_operator_is_of_the_model_itself_in_any_dtype(make, dtype: torch.dtype) -> None:
+    model, x = make(), vectors(4).float()
+    expected = real_kernel(model, x)
+    found = dense(ntk_operator(model, x, dtype=dtype))
+    assert oracle.relative(found.float(), expected) < 1e-5
+    assert {p.dtype for p in model.parameters()} <= {torch.float32, torch.complex64}
+
+
+def test_each_product_is_at_the_parameters_of_that_moment() -> None:
+    model, x = gated(), vectors(4).float()
+    operator = ntk_operator(model, x, dtype=torch.float64)
+    before = dense(operator)
+    with torch.no_grad():
+        model.gate.mul_(2)
+    assert oracle.relative(dense(operator), before) > 0.1
+    assert oracle.relative(dense(operator).float(), real_kernel(model, x)) < 1e-5
+
+
+def test_passes_of_an_operator_do_not_see_each_other() -> None:
+    embedding = nn.Embedding(9, 4, max_norm=0.5)
+    model = nn.Sequential(embedding, nn.Flatten(), nn.Linear(12, 2)).double()
+    ids, before = torch.arange(12).view(4, 3) % 9, embedding.weight.detach().clone()
+    small = copy.deepcopy(model)
+    small[0].max_norm = None
+    with torch.no_grad():
+        norms = before.norm(dim=1, keepdim=True)
+        small[0].weight.copy_(torch.where(norms > 0.5, before * 0.5 / (norms + 1e-7), before))
+    found = dense(ntk_operator(model, ids))
+    assert oracle.relative(found, real_kernel(small, ids)) < 1e-10
+    assert torch.equal(embedding.weight, before)
+
+
+def test_outputs_that_no_parameter_reaches_have_a_kernel_of_zeros() -> None:
+    class Constant(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).detach()
+
+    assert not dense(ntk_operator(Constant(6, 2).double(), vectors(3))).any()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_sparse_gradients_are_those_of_dense_ones(deep: bool) -> None:
+    layers = [nn.Embedding(9, 2, sparse=True), nn.Flatten(), nn.Linear(4, 2), nn.Tanh()]
+    model, ids = nn.Sequential(*layers[: 4 if deep else 2]), torch.arange(6).view(3, 2)
+    found = dense(ntk_operator(model, ids))
+    model[0].sparse = False
+    assert oracle.relative(found, real_kernel(model, ids)) < 1e-5
+
+
+def test_formats_that_scipy_lacks_are_refused() -> None:
+    model = nn.Sequential(nn.Embedding(9, 2), nn.Flatten())
+    with pytest.raises(InputError, match="bfloat16"):
+        ntk_operator(model, torch.arange(6).view(3, 2), dtype="bfloat16")
+
+
+def test_calls_under_inference_mode_are_like_others() -> None:
+    model = gated()
+    with torch.inference_mode():
+        x = vectors(3).float()
+        operator = ntk_operator(model, x)
+        found = dense(operator)
+    assert oracle.relative(found, real_kernel(model, x.clone())) < 1e-5

@@ -74,6 +74,25 @@ def test_the_widest_model_settles_the_dtype_which_is_at_least_float32() -> None:
     assert Options().compute_dtype(half) == torch.float32
     assert Options().compute_dtype(single, double) == torch.float64
     assert Options(dtype="float32").compute_dtype(double) == torch.float32
+    wide_head = nn.Sequential(single, double)
+    assert Options().compute_dtype(wide_head) == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.complex64, torch.float32),
+        (torch.complex128, torch.float64),
+        (torch.float8_e4m3fn, torch.float32),
+        (torch.int8, torch.float32),
+    ],
+)
+def test_every_format_of_a_parameter_has_one_to_compute_in(
+    dtype: torch.dtype, expected: torch.dtype
+) -> None:
+    model = nn.Module()
+    model.p = nn.Parameter(torch.zeros(2).to(dtype), requires_grad=False)
+    assert Options().compute_dtype(model) == expected
 
 
 def test_options_are_given_whole_or_as_keywords() -> None:

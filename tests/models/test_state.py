@@ -1,4 +1,5 @@
 import pytest
+import torch
 from torch import nn
 
 from ntk_propulsion.models.state import evaluation_mode
@@ -30,3 +31,27 @@ def test_modes_come_back_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), evaluation_mode(model):
         1 / 0  # noqa: B018
     assert modes(model) == before
+
+
+def test_a_layers_own_eval_is_not_called() -> None:
+    class Folding(nn.Linear):
+        """Folds its weight when it stops training, as loralib's layers do."""
+
+        def train(self, mode: bool = True) -> nn.Module:
+            if not mode:
+                self.weight.data += 1
+            return super().train(mode)
+
+    model = nn.Sequential(Folding(2, 2), nn.Dropout())
+    before = model[0].weight.clone()
+    with evaluation_mode(model):
+        assert not model[0].training
+        assert torch.equal(model[0].weight, before)
+    assert model[0].training
+
+
+def test_an_exported_program_is_a_model_like_others() -> None:
+    x = torch.zeros(2, 3)
+    model = torch.export.export(nn.Sequential(nn.Linear(3, 2)), (x,)).module()
+    with evaluation_mode(model) as ready:
+        assert ready(x).shape == (2, 2)

@@ -65,6 +65,7 @@ class Job:
         rows = sides[0]  # the columns' model has the same names, shapes and layers
         self.model, self.parameters, self.features = rows.model, rows.parameters, rows.features
         self.shapes = {name: p.shape for name, p in self.parameters.items()}
+        self.dtype = next(iter(self.parameters.values())).dtype  # the models get their own back
         trained = {tuning: set(binding.parameters) for tuning, binding in bindings.items()}
         self.members = {
             name: frozenset(tuning for tuning, names in trained.items() if name in names)
@@ -291,7 +292,7 @@ class Job:
             models: As the caller gave them, the rows' first; the columns' last.
             data: Fingerprints of the batches, in the same order.
         """
-        dtype = next(iter(self.parameters.values())).dtype
+        dtype = self.dtype
         hashes = [model_fingerprint(model) for model in models]
         kernels: dict[str, Kernel] = {}
         for tuning, binding in self.bindings.items():

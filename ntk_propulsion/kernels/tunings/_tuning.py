@@ -186,10 +186,14 @@ def named_parameters(
 ) -> Binding:
     """Return the binding to the parameters that ``keep(name, parameter)`` takes.
 
+    Parameters that can have no gradient (whole numbers, as a quantised layer's) are no candidates;
+    complex ones are.
+
     Raises:
         InputError: It takes none; ``what`` names the tuning.
     """
-    names = tuple(name for name, p in model.named_parameters() if keep(name, p))
+    named = [(name, p) for name, p in model.named_parameters() if differentiable(p)]
+    names = tuple(name for name, p in named if keep(name, p))
     if not names:
         raise InputError(f"{type(model).__name__} has no parameters in the reach of {what}")
     return Binding(names)
@@ -207,6 +211,11 @@ def place_of(name: str) -> tuple[str, str]:
         return module.removesuffix("."), rest.partition(".")[0]
     module, _, attribute = name.rpartition(".")
     return module, attribute
+
+
+def differentiable(parameter: Tensor) -> bool:
+    """Return whether a parameter can have a gradient: it is floating or complex."""
+    return parameter.is_floating_point() or parameter.is_complex()
 
 
 def whole_parameters(model: nn.Module, tuning: Tuning) -> list[nn.Parameter]:

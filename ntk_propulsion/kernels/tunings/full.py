@@ -13,7 +13,10 @@ from ntk_propulsion.kernels.tunings._tuning import Tuning, named_parameters, reg
 @register
 @dataclass(frozen=True)
 class Full(Tuning):
-    """Full fine-tuning: every parameter, whatever its requires_grad says."""
+    """Full fine-tuning: every parameter, whatever its requires_grad says.
+
+    Of a complex parameter the real and the imaginary parts train, two numbers an entry.
+    """
 
     label = "full fine-tuning"
     learning_rate = 5e-5
@@ -23,4 +26,4 @@ class Full(Tuning):
 
     def bind(self, model: nn.Module) -> Binding:
         """Bind to all parameters."""
-        return named_parameters(model, lambda name, p: p.is_floating_point(), self.name)
+        return named_parameters(model, lambda name, p: True, self.name)

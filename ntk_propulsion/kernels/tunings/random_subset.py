@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import Binding, count_trained
-from ntk_propulsion.kernels.tunings._tuning import Tuning, register
+from ntk_propulsion.kernels.tunings._tuning import Tuning, differentiable, register
 from ntk_propulsion.kernels.tunings.propulsion import Propulsion
 
 
@@ -17,6 +17,8 @@ from ntk_propulsion.kernels.tunings.propulsion import Propulsion
 @dataclass(frozen=True)
 class RandomSubset(Tuning):
     """Entries of the model's parameters drawn uniformly: the control of equal size.
+
+    A complex parameter has two entries a number: those of ``torch.view_as_real`` of it, flat.
 
     Attributes:
         size: How many entries, or the tuning whose number of trained numbers to match.
@@ -32,8 +34,9 @@ class RandomSubset(Tuning):
 
     def bind(self, model: nn.Module) -> Binding:
         """Bind to the drawn entries."""
-        named = {n: p for n, p in model.named_parameters() if p.is_floating_point()}
-        total = sum(p.numel() for p in named.values())
+        named = {n: p for n, p in model.named_parameters() if differentiable(p)}
+        sizes = {n: p.numel() * (2 if p.is_complex() else 1) for n, p in named.items()}
+        total = sum(sizes.values())
         size = (
             self.size if isinstance(self.size, int) else count_trained(self.size.bind(model), model)
         )
@@ -43,8 +46,8 @@ class RandomSubset(Tuning):
         drawn = _sample(total, size, generator)
         entries, start = {}, 0
         for name, p in named.items():
-            inside = drawn[(drawn >= start) & (drawn < start + p.numel())] - start
-            start += p.numel()
+            inside = drawn[(drawn >= start) & (drawn < start + sizes[name])] - start
+            start += sizes[name]
             if len(inside):
                 entries[name] = inside.to(p.device)
         return Binding(entries=entries)

@@ -94,4 +94,5 @@ def test_the_tensors_that_are_held_keep_to_the_budget() -> None:
     with HeldBytes() as held:
         kernels = empirical_ntk(model, batch, ["full", "propulsion"], memory=budget)
     assert len(kernels.plan.groups) > 1  # the budget binds
-    assert budget / 4 < held.peak < budget
+    own = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])  # the numbers to restore
+    assert budget / 4 < held.peak - own < budget
