@@ -11,7 +11,7 @@ from torch import Tensor
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.state import evaluation_mode
-from ntk_propulsion.models.tokens import batches
+from ntk_propulsion.models.tokens import batches, padding_named
 from ntk_propulsion.tasks import Example, Task
 
 
@@ -42,7 +42,8 @@ def evaluate(
     logits = torch.empty(len(examples), task.num_labels, dtype=loaded.model.dtype)
     with evaluation_mode(loaded.model) as model:
         for chosen, batch in batches(loaded, examples, batch_size):
-            made = model(**batch).logits.cpu()
+            with padding_named(model):
+                made = model(**batch).logits.cpu()
             check_outputs(loaded, task, made.shape[-1])
             logits[chosen] = made
     predictions = task.facts.predictions(logits).tolist()

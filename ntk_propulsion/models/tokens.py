@@ -6,6 +6,7 @@ import inspect
 import math
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -198,6 +199,24 @@ def check_padding(model: nn.Module, tokenizer: Any, name: str) -> None:
             f"beyond the {size} embeddings of the model: set pad_token to a token that it embeds, "
             "or resize_token_embeddings and save it"
         )
+
+
+@contextmanager
+def padding_named(model: nn.Module) -> Iterator[None]:
+    """Say what to set where a model without a padding token is called with several texts.
+
+    Raises:
+        InputError: It is a decoder that looks for the last token before the padding.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "no padding token is defined" not in str(error):
+            raise
+        raise InputError(
+            f"{type(model).__name__} takes several texts only with a padding token: set "
+            "model.config.pad_token_id to the token that pads the batch"
+        ) from error
 
 
 def _embeddings(model: Any) -> float:
