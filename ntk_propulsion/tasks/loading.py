@@ -11,14 +11,14 @@ from ntk_propulsion.tasks.task import Task
 
 
 def load_task(
-    name: str,
+    name: Path | str,
     data: Path | str | None = None,
     *,
     text_column: str = "text",
     pair_column: str | None = None,
     label_column: str = "label",
     kind: Kind | None = None,
-    test_file: Path | None = None,
+    test_file: Path | str | None = None,
     test_split: str | None = None,
     seed: int = 0,
 ) -> Task:
@@ -52,7 +52,8 @@ def load_task(
     if kind is not None and kind not in KINDS:
         raise unknown("kind of task", kind, KINDS)
     folder = None if data is None else Path(data)
+    second = None if test_file is None else Path(test_file)
     request = Request(
-        name, folder, text_column, pair_column, label_column, kind, test_file, test_split, seed
+        str(name), folder, text_column, pair_column, label_column, kind, second, test_split, seed
     )
     return source_of(request).load(request)
