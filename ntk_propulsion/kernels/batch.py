@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.dtypes import matching
+from ntk_propulsion.models.tokens import padding_named
 
 Batch = Mapping[str, Any] | Tensor | tuple[Any, ...] | list[Any]
 
@@ -112,7 +113,8 @@ def _usable(tensor: Tensor) -> Tensor:
 def call(model: nn.Module, batch: Batch) -> Any:
     """Call the model as the batch's type asks: keywords, one tensor, or positions."""
     args, kwargs = arguments(batch)
-    return model(*args, **kwargs)
+    with padding_named(model):
+        return model(*args, **kwargs)
 
 
 def arguments(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:

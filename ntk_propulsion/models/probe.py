@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.heads import final_linear, no_linear_head
+from ntk_propulsion.models.scoring import check_outputs
 from ntk_propulsion.models.state import frozen
 from ntk_propulsion.models.tokens import batches, encode
 from ntk_propulsion.tasks import Example, Task
@@ -70,10 +71,12 @@ def fit_probe(
     weight w becomes the rows -w/2 and w/2: the same probabilities, logits centred at 0.
 
     Raises:
-        InputError: If a class has fewer than 2 examples, or no linear layer makes the logits.
+        InputError: If a class has fewer than 2 examples, no linear layer makes the logits, or the
+            model has not as many outputs as the task needs.
     """
     folds = probe_folds(task, examples)
     name, layer = final_linear(loaded.model, encode(loaded, examples[:2]).batch)
+    check_outputs(loaded, task, layer.out_features)
     features = probe_features(loaded, examples, layer, batch_size=batch_size)
     labels = np.array([e.label for e in examples])
     search = _search(task, layer.bias is not None, folds, seed)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.state import evaluation_mode
-from ntk_propulsion.models.tokens import batches
+from ntk_propulsion.models.tokens import batches, padding_named
 from ntk_propulsion.tasks import Example, Task
 
 
@@ -33,10 +34,30 @@ class Evaluation:
 def evaluate(
     loaded: LoadedModel, task: Task, examples: Sequence[Example], *, batch_size: int = 32
 ) -> Evaluation:
-    """Predict examples in evaluation mode, batched by length, and score the predictions."""
+    """Predict examples in evaluation mode, batched by length, and score the predictions.
+
+    Raises:
+        InputError: There are no examples, or the model has not as many outputs as the task needs.
+    """
     logits = torch.empty(len(examples), task.num_labels, dtype=loaded.model.dtype)
     with evaluation_mode(loaded.model) as model:
         for chosen, batch in batches(loaded, examples, batch_size):
-            logits[chosen] = model(**batch).logits.cpu()
+            with padding_named(model):
+                made = model(**batch).logits.cpu()
+            check_outputs(loaded, task, made.shape[-1])
+            logits[chosen] = made
     predictions = task.facts.predictions(logits).tolist()
     return Evaluation(task.score(predictions, [e.label for e in examples]), predictions, logits)
+
+
+def check_outputs(loaded: LoadedModel, task: Task, outputs: int) -> None:
+    """Check that a model has as many outputs as a task needs: one would pass for each of two.
+
+    Raises:
+        InputError: It has not.
+    """
+    if outputs != task.num_labels:
+        raise InputError(
+            f"model {loaded.name!r} has {outputs} outputs, task {task.name!r} needs "
+            f"{task.num_labels}: load the model for this task"
+        )

@@ -6,6 +6,7 @@ import inspect
 import math
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,9 +60,11 @@ def tokenize(
     Of a pair, the longer text is cut first. ``max_length`` can only lower the limit.
 
     Raises:
-        InputError: If ``max_length`` leaves no room for text, or the tokenizer knows more tokens
-            than the model has embeddings for.
+        InputError: If there are no examples, ``max_length`` leaves no room for text, or the
+            tokenizer knows more tokens than the model has embeddings for.
     """
+    if not examples:
+        raise InputError("there are no examples to turn into tokens")
     tokenizer = loaded.tokenizer
     limits = [max_length, _tokenizer_limit(tokenizer), _position_limit(loaded.model)]
     limit = min((x for x in limits if x is not None), default=None)
@@ -162,7 +165,12 @@ def length_batches(
 def pad(
     loaded: LoadedModel, rows: Sequence[dict[str, list[int]]], *, to: int | None = None
 ) -> dict[str, Tensor]:
-    """Pad token rows to the longest, or to a given length, as tensors on the model's device."""
+    """Pad token rows to the longest, or to a given length, as tensors on the model's device.
+
+    Raises:
+        InputError: The tokenizer has no padding token, or one that the model does not embed.
+    """
+    check_padding(loaded.model, loaded.tokenizer, loaded.name)
     with quiet():
         batch = loaded.tokenizer.pad(
             list(rows),
@@ -171,6 +179,53 @@ def pad(
             return_tensors="pt",
         )
     return {key: value.to(loaded.model.device) for key, value in batch.items()}
+
+
+def check_padding(model: nn.Module, tokenizer: Any, name: str) -> None:
+    """Check that a tokenizer's padding token can be given to a model.
+
+    Raises:
+        InputError: There is none, or the model has no embedding for it.
+    """
+    number, size = tokenizer.pad_token_id, _embeddings(model)
+    if number is None:
+        raise InputError(
+            f"{name}'s tokenizer has no padding token: set tokenizer.pad_token, to its end-of-text "
+            "token if it has no other"
+        )
+    if not 0 <= number < size:
+        raise InputError(
+            f"the padding token {tokenizer.pad_token} of {name}'s tokenizer is number {number}, "
+            f"beyond the {size} embeddings of the model: set pad_token to a token that it embeds, "
+            "or resize_token_embeddings and save it"
+        )
+
+
+@contextmanager
+def padding_named(model: nn.Module) -> Iterator[None]:
+    """Say what to set where a model without a padding token is called with several texts.
+
+    Raises:
+        InputError: It is a decoder that looks for the last token before the padding.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "no padding token is defined" not in str(error):
+            raise
+        raise InputError(
+            f"{type(model).__name__} takes several texts only with a padding token: set "
+            "model.config.pad_token_id to the token that pads the batch"
+        ) from error
+
+
+def _embeddings(model: Any) -> float:
+    """Return how many tokens a model embeds, infinitely many if it has no table of them."""
+    try:
+        table = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return math.inf
+    return getattr(table, "num_embeddings", math.inf)
 
 
 def _tokenizer_limit(tokenizer: Any) -> int | None:
@@ -194,8 +249,7 @@ def _position_limit(model: Any) -> int | None:
 
 
 def _check_vocabulary(loaded: LoadedModel, rows: Sequence[dict[str, list[int]]]) -> None:
-    table = loaded.model.get_input_embeddings()
-    size = getattr(table, "num_embeddings", math.inf)
+    size = _embeddings(loaded.model)
     largest = max((max(row["input_ids"], default=0) for row in rows), default=0)
     if largest >= size:
         raise InputError(

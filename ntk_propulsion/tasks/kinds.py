@@ -6,6 +6,7 @@ tasks needs none of them.
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -55,6 +56,14 @@ class TaskKind(ABC):
     stratified: ClassVar[bool]
 
     @abstractmethod
+    def is_label(self, label: float, classes: int) -> bool:
+        """Return whether a number is a label of the task."""
+
+    @abstractmethod
+    def label_words(self, classes: int) -> str:
+        """Return what is wrong with a number that is no label."""
+
+    @abstractmethod
     def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss () of logits (N, O) against labels (N,), in the logits' dtype."""
 
@@ -89,6 +98,14 @@ class Classification(TaskKind):
     loss_label = "cross-entropy, nats"
     problem_type = "single_label_classification"
     stratified = True
+
+    def is_label(self, label: float, classes: int) -> bool:
+        """Return whether it is the number of a class."""
+        return 0 <= label < classes and label % 1 == 0
+
+    def label_words(self, classes: int) -> str:
+        """Return that it is no class's number."""
+        return f"none of 0 to {classes - 1}, the numbers of its classes"
 
     def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy."""
@@ -130,6 +147,14 @@ class Regression(TaskKind):
     unit = loss_label = "mean squared error"
     problem_type = "regression"
     stratified = False
+
+    def is_label(self, label: float, classes: int) -> bool:
+        """Return whether it is finite."""
+        return math.isfinite(label)
+
+    def label_words(self, classes: int) -> str:
+        """Return that it is not finite."""
+        return "not a finite number"
 
     def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean squared error."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ntk_propulsion.errors import InputError, shown, unknown
 from ntk_propulsion.tasks.kinds import KINDS, Kind, Numbers, TaskKind
 
 
@@ -40,6 +41,10 @@ class Task:
         test: Examples to measure on.
         metric: The score that leads: ``"accuracy"``, ``"matthews"`` or ``"pearson"``.
         source: Where the examples came from, in words.
+
+    Raises:
+        InputError: There is no such kind, or an example's label is none of its classes or no finite
+            number.
     """
 
     name: str
@@ -49,6 +54,13 @@ class Task:
     test: tuple[Example, ...]
     metric: str
     source: str
+
+    def __post_init__(self) -> None:
+        """Check the labels: a -1 would else count as the last class."""
+        if self.kind not in KINDS:
+            raise unknown("kind of task", self.kind, KINDS)
+        self._check_labels(self.train, "train")
+        self._check_labels(self.test, "test")
 
     @property
     def facts(self) -> TaskKind:
@@ -65,8 +77,17 @@ class Task:
 
         One-hot classes, or one number; `kernels.outputs.output_goals` makes other outputs' of it.
         """
+        self._check_labels(examples, "given")
         labels = np.array([e.label for e in examples])
         return self.facts.targets(labels, self.num_labels)
+
+    def _check_labels(self, examples: Sequence[Example], split: str) -> None:
+        for example in examples:
+            if not self.facts.is_label(example.label, self.num_labels):
+                raise InputError(
+                    f"task {self.name!r}: label {shown(str(example.label))} of {split} row "
+                    f"{example.index} is {self.facts.label_words(self.num_labels)}"
+                )
 
     def score(self, predictions: Numbers, labels: Numbers) -> dict[str, float]:
         """Score predictions as GLUE does.

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
 
+from ntk_propulsion import empirical_ntk
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import Targeted, arguments, batch_size, call, move, take
+from tests.tiny_folders import CONFIGS
 
 X, Y = torch.arange(12.0).view(4, 3), torch.arange(4)
 BATCHES: dict[str, Any] = {
@@ -188,3 +191,24 @@ def test_tensors_made_under_inference_mode_can_be_differentiated(way: str) -> No
         batch = take(batch, slice(0, 2))
     weight = nn.Parameter(torch.ones(3))
     assert torch.autograd.grad((batch["x"] * weight).sum(), weight)[0].shape == (3,)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_decoder_without_a_padding_token_says_what_to_set(kind: str) -> None:
+    model = AutoModelForSequenceClassification.from_config(CONFIGS[kind](pad_token_id=None)).eval()
+    batch = {"input_ids": torch.randint(4, 9, (3, 5))}
+    with pytest.raises(InputError, match=r"set model\.config\.pad_token_id") as caught:
+        empirical_ntk(model, batch, ["full"])
+    assert "\n" not in str(caught.value)
+    model.config.pad_token_id = 1
+    assert empirical_ntk(model, batch, ["full"])["full"].matrix.isfinite().all()
+
+
+def test_other_errors_of_a_model_stay_as_they_are() -> None:
+    class Wrong(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError("of its own")
+
+    with pytest.raises(ValueError, match=r"^of its own$") as caught:
+        call(Wrong(), torch.ones(2, 2))
+    assert not isinstance(caught.value, InputError)

@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import ViTConfig
+from transformers import AutoTokenizer, ViTConfig
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.loading import load_model
@@ -204,5 +205,21 @@ def test_tokenizer_that_cannot_pad_is_refused(tmp_path):
     folder = save_model(tmp_path, "gpt2")
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "eos_token": None}))
-    with pytest.raises(InputError, match="neither a padding nor an end-of-text token"):
+    with pytest.raises(InputError, match=r"neither a padding nor .*: set pad_token in"):
         load_model(str(folder), TWO)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "bert"])
+def test_a_padding_token_beyond_the_embeddings_is_refused(tmp_path, kind):
+    folder = save_model(tmp_path, kind)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(
+        InputError, match=r"padding token \[PAD\] .* is number 19, beyond the 19 emb"
+    ):
+        load_model(str(folder), TWO)
+
+
+def test_a_task_without_a_test_split_loads(bert):
+    assert load_model(str(bert), replace(TWO, test=())).notes == []

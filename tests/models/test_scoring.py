@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.loading import load_model
+from ntk_propulsion.models.probe import fit_probe
 from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.models.tokens import encode
 from tests.tiny_folders import make_task, save_model
@@ -24,3 +26,18 @@ def test_predictions_stand_in_the_examples_order_whatever_the_batch_size(tmp_pat
     labels = [e.label for e in task.train]
     assert result.metrics == task.score(result.predictions, labels)
     assert not result.logits.requires_grad
+
+
+@pytest.mark.parametrize(("outputs", "needed"), [(0, 2), (2, 3), (3, 0)])
+def test_a_model_for_another_task_is_refused(tmp_path, outputs, needed):
+    loaded = load_model(str(save_model(tmp_path)), make_task(classes=outputs))
+    task = make_task(classes=needed)
+    for use in (evaluate, fit_probe):
+        with pytest.raises(InputError, match=f"has {outputs or 1} outputs, .*needs {needed or 1}:"):
+            use(loaded, task, task.train)
+
+
+def test_no_examples_are_refused(tmp_path):
+    loaded, task = load_model(str(save_model(tmp_path)), make_task()), make_task()
+    with pytest.raises(InputError, match="no examples"):
+        evaluate(loaded, task, [])

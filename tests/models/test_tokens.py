@@ -1,8 +1,11 @@
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.loaded import LoadedModel
 from ntk_propulsion.models.loading import load_model
+from ntk_propulsion.models.scoring import evaluate
 from ntk_propulsion.models.tokens import batches, encode, length_batches, tokenize
 from ntk_propulsion.tasks import Example
 from tests.tiny_folders import VOCABULARY, WORDS, make_task, save_model
@@ -132,3 +135,41 @@ def test_a_last_batch_may_be_short_and_few_batches_are_not_sorted():
     (one, two), again = length_batches(LENGTHS[:11], 8, 2), length_batches(LENGTHS[:11], 8, 4)[2:]
     assert {len(one), len(two)} == {8, 3}
     assert {frozenset(one), frozenset(two)} != {frozenset(batch) for batch in again}
+
+
+def decoder(folder, **config):
+    """Return a decoder as someone loads it without this package."""
+    save_model(folder, "llama", **config)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    return LoadedModel(model, AutoTokenizer.from_pretrained(folder), "own", "made up")
+
+
+def test_a_tokenizer_without_padding_token_says_what_to_set(tmp_path):
+    loaded = decoder(tmp_path)
+    for use in (lambda: encode(loaded, TASK.test), lambda: evaluate(loaded, TASK, TASK.test)):
+        with pytest.raises(
+            InputError, match=r"own's tokenizer has no padding .*set tokenizer\.pad"
+        ):
+            use()
+    loaded.tokenizer.pad_token = "</s>"
+    with pytest.raises(InputError, match=r"several texts only .* set model\.config\.pad_token_id"):
+        evaluate(loaded, TASK, TASK.test)
+    loaded.model.config.pad_token_id = loaded.tokenizer.pad_token_id
+    assert evaluate(loaded, TASK, TASK.test).logits.isfinite().all()
+
+
+def test_a_padding_token_without_an_embedding_is_refused(tmp_path):
+    loaded = decoder(tmp_path)
+    loaded.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    size = len(VOCABULARY)
+    said = rf"padding token \[PAD\] of own's .* number {size}, beyond the {size} embeddings"
+    with pytest.raises(InputError, match=said):
+        encode(loaded, TASK.test)
+    loaded.model.resize_token_embeddings(size + 1)
+    loaded.model.config.pad_token_id = size
+    assert evaluate(loaded, TASK, TASK.test).logits.isfinite().all()
+
+
+def test_no_examples_are_refused(models):
+    with pytest.raises(InputError, match="no examples"):
+        encode(models["bert"], [])

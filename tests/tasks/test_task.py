@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from ntk_propulsion.errors import InputError
 from ntk_propulsion.tasks import Example, Task
 from tests.tiny_folders import make_task
 
@@ -36,3 +37,24 @@ def test_constant_predictions_score_nan_without_a_warning(recwarn):
     stsb = Task("stsb", "regression", (), (), (), "pearson", "")
     assert all(math.isnan(x) for x in stsb.score([1.0] * 3, [1.0, 2.0, 3.0]).values())
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("label", [-1, 2, -100, 0.5, math.nan])
+def test_a_label_that_is_no_class_is_refused(label):
+    examples = (Example(0, "a", None, 1), Example(7, "b", None, label))
+    for splits in ((examples, ()), ((), examples)):
+        with pytest.raises(InputError, match="row 7 is none of 0 to 1"):
+            Task("t", "classification", ("a", "b"), *splits, "accuracy", "")
+    with pytest.raises(InputError, match="row 7 is none of 0 to 1"):
+        make_task().targets(examples)
+
+
+@pytest.mark.parametrize("label", [math.nan, math.inf])
+def test_a_target_that_is_not_finite_is_refused(label):
+    with pytest.raises(InputError, match="row 0 is not a finite number"):
+        task("regression", [label])
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(InputError, match="did you mean regression"):
+        Task("t", "regresion", (), (), (), "pearson", "")

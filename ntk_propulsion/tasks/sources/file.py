@@ -6,13 +6,13 @@ from pathlib import Path
 
 from ntk_propulsion.tasks.labelled import Table, inferred_task
 from ntk_propulsion.tasks.source import Request, register
-from ntk_propulsion.tasks.tables import SUFFIXES, read_file
+from ntk_propulsion.tasks.tables import SUFFIXES, named, read_file, reads
 from ntk_propulsion.tasks.task import Task
 
 
 def _takes(request: Request) -> bool:
     path = Path(request.name)
-    return not request.name.startswith("hub:") and (path.suffix in SUFFIXES or path.is_file())
+    return not request.name.startswith("hub:") and (reads(path) or path.is_file())
 
 
 @register(forms=[f"FILE{suffix}" for suffix in SUFFIXES], takes=_takes)
@@ -20,5 +20,7 @@ def load_file(request: Request) -> Task:
     """Load a file; the test split is a second file, or a seeded fifth that is held out."""
     path, test = Path(request.name), request.test_file
     tables = [Table(list(read_file(p)), str(p)) for p in (path, test) if p is not None]
-    how = f"test file {test.name}" if test else f"test split held out with seed {request.seed}"
-    return inferred_task(request, tables, f"file {path.name}, {how}")
+    how = (
+        f"test file {named(test.name)}" if test else f"test split held out with seed {request.seed}"
+    )
+    return inferred_task(request, tables, f"file {named(path.name)}, {how}")

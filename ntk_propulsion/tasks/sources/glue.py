@@ -43,7 +43,7 @@ _GLUE = {
         "matthews",
         header=("source", "label", "star", "sentence"),
     ),
-    "stsb": _Glue("STS-B", Columns("sentence1", "sentence2", "score"), "pearson"),
+    "stsb": _Glue("STS-B", Columns("sentence1", "sentence2", "score", bounds=(0, 5)), "pearson"),
 }
 
 

@@ -67,5 +67,6 @@ def _named_labels(split: Any, column: str) -> Iterator[Row]:
     for row in split:
         label = row.get(column)
         if names and isinstance(label, int):
-            label = names[label] if 0 <= label < len(names) else None
-        yield {**row, column: label}
+            yield {**row, column: names[label] if 0 <= label < len(names) else None}
+        else:
+            yield row

@@ -20,5 +20,6 @@ def test_file_with_named_columns_gives_classes_in_order(tmp_path, suffix):
 def test_test_file_is_the_test_split(tmp_path):
     rows = [{"text": f"t{i}", "label": i % 2} for i in range(6)]
     train, test = write(tmp_path / "a.csv", rows), write(tmp_path / "b.jsonl", rows[:3])
-    task = load_task(str(train), test_file=test)
-    assert (len(task.train), len(task.test)) == (6, 3)
+    for names in ((train, test), (str(train), str(test))):
+        task = load_task(names[0], test_file=names[1])
+        assert (len(task.train), len(task.test)) == (6, 3)

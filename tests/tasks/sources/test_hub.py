@@ -53,3 +53,26 @@ def test_hub_failures_are_one_line(monkeypatch):
     monkeypatch.setattr("ntk_propulsion.tasks.sources.hub.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install datasets"):
         load_task("hub:anything")
+
+
+def test_withheld_or_missing_labels_of_the_hub_are_refused(monkeypatch):
+    rows = [{"text": f"t{i}", "label": i % 2} for i in range(6)]
+    withheld = Split([{"text": "t", "label": -1}])
+    targets = Split([{"text": f"t{i}", "label": i / 7} for i in range(30)])
+    lists = Split([{"text": "t", "label": [0, 1]}])
+    other = Split([{"text": "t"}])
+    known = {
+        "classes": {"train": Split(rows), "test": withheld},
+        "targets": {"train": targets, "test": Split([{"text": "t", "label": -1.0}])},
+        "lists": {"train": lists},
+        "other": {"train": other},
+    }
+    stub_hub(monkeypatch, {(name, None): splits for name, splits in known.items()})
+    for name, said in (
+        ("classes", "hub:classes test, row 0 .*'-1' is none of 0, 1, which stands where"),
+        ("targets", "hub:targets test, row 0 .*'-1', which stands where labels are withheld"),
+        ("lists", "row 0 .*a list is no label"),
+        ("other", "row 0 .*'label': known: text"),
+    ):
+        with pytest.raises(InputError, match=said):
+            load_task(f"hub:{name}")
