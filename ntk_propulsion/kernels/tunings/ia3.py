@@ -30,6 +30,7 @@ from ntk_propulsion.kernels.tunings._peft import (
 from ntk_propulsion.kernels.tunings._tuning import register
 from ntk_propulsion.models.adapters import require_peft
 from ntk_propulsion.models.roles import is_mlp_output
+from ntk_propulsion.models.wrappers import plain_names
 
 
 @register
@@ -64,7 +65,8 @@ class IA3(PeftTuning):
             for name, layer in linear_layers(model, outputs)
         ]
         if self.inputs is None:
-            inner = [(n, m) for n, m in linear_layers(model, "all") if is_mlp_output(n)]
+            plain = plain_names(model)
+            inner = [(n, m) for n, m in linear_layers(model, "all") if is_mlp_output(plain[n])]
         else:
             inner = linear_layers(model, self.inputs)
         features += [Feature(name, layer_sizes(layer)[0], _input_scaling) for name, layer in inner]
