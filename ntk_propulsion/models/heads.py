@@ -35,21 +35,33 @@ def head_parameters(model: nn.Module) -> list[str]:
     a model may be any wrapper (`ntk_propulsion.models.wrappers`): the head is that of the model
     inside, under the names outside. Numbers of adapters belong to no head.
     """
-    named, modules, inside = list(model.named_parameters()), plain_names(model), set[int]()
-    bases = [base_of(inner) for _, inner in pretrained_models(model)]
-    for base in bases:
-        inside |= {id(p) for p in base.parameters()} if base is not None else set()
-    if bases and None not in bases:
-        own = [name for name, p in named if id(p) not in inside]
-        return [name for name in own if name.rpartition(".")[0] in modules]
-    linear = [name for name in modules if isinstance(model.get_submodule(name), nn.Linear)]
-    return [name for name, _ in named if linear and name.rpartition(".")[0] == linear[-1]]
+    head = _head_owners(model)
+    return [name for name, parameter in model.named_parameters() if id(parameter) in head]
 
 
 def head_modules(model: nn.Module) -> set[str]:
     """Return the modules outside the base model and those in a head's role (BERT's pooler)."""
-    owners = {name.rpartition(".")[0] for name in head_parameters(model)}
+    owners = set(_head_owners(model).values())
     return owners | {name for name, role in module_roles(model).items() if role == "head"}
+
+
+def _head_owners(model: nn.Module) -> dict[int, str]:
+    """Return the module that each parameter of the head, by its id, belongs to first.
+
+    Not by the parameters' names: some wrappers leave their own part out of those.
+    """
+    modules = {name: model.get_submodule(name) for name in plain_names(model)}
+    owners: dict[int, str] = {}
+    for name, module in modules.items():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners.setdefault(id(parameter), name)
+    bases = [base_of(inner) for _, inner in pretrained_models(model)]
+    if bases and None not in bases:
+        inside = {id(p) for base in bases if base is not None for p in base.parameters()}
+        return {number: name for number, name in owners.items() if number not in inside}
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+    return {number: name for number, name in owners.items() if name in linear[-1:]}
 
 
 def final_linear(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[str, nn.Linear]:

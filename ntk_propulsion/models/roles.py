@@ -159,15 +159,14 @@ def _is_called(name: str, module: nn.Module, looked_up: set[int]) -> bool:
 
 
 def _matching(position: str, roles: dict[str, str], plain: dict[str, str]) -> set[str]:
-    """Return the layers at a position; a pattern may be of their names outside or inside."""
+    """Return the layers at a position; a pattern is of their names inside, or else outside."""
     if position == "all":
         return set(roles)
     if position in ROLES or position == "encoder":
         group = _ENCODER if position == "encoder" else {position}
         return {name for name, role in roles.items() if role in group}
-    names = {
-        name for name in roles if fnmatchcase(name, position) or fnmatchcase(plain[name], position)
-    }
+    names = {name for name in roles if fnmatchcase(plain[name], position)}
+    names = names or {name for name in roles if fnmatchcase(name, position)}
     if not names and any(mark in position for mark in ".*?["):
         example = next(iter(roles))
         raise InputError(f"no layer's name matches {position!r}; names look like {example!r}")

@@ -25,7 +25,7 @@ from ntk_propulsion.propulsion.folds import Use, fold, folded, uses_of
 from ntk_propulsion.propulsion.layers import PropulsionLayer, Scaling, output_size
 from ntk_propulsion.propulsion.wrap import propulsion_layers
 
-_EXACT, _ROUNDED = (64, 2**-6), (2**10, 2**-4)
+_EXACT, _ROUNDED = (64, 2**-8), (2**10, 2**-4)
 """Differences that pass: this many times the dtype's epsilon, and at most so much."""
 _SIZES = (1.0, 0.01, 100.0)
 """Of the random inputs: a clamp or a saturation shows at some."""

@@ -76,8 +76,8 @@ def uses_of(model: nn.Module, gains: Mapping[str, Tensor]) -> list[list[Use]]:
 
 
 def agree(group: list[Use]) -> bool:
-    """Return whether all uses of a tensor need the same value of it."""
-    if len(group) == 1:
+    """Return whether all uses of a tensor need the same value of it, or leave it as it is."""
+    if len(group) == 1 or all(torch.equal(use.folded(), use.tensor) for use in group):
         return True
     first = group[0].folded()
     return all(
@@ -110,8 +110,8 @@ def write(groups: list[list[Use]]) -> None:
     """Write the gains into the weights. Uses that disagree are given a tensor each."""
     for group in groups:
         if agree(group):
-            value = next(use for use in group if use.gain is not None).folded()
-            group[0].tensor.copy_(value)
+            scaled = next(use for use in group if use.gain is not None)
+            scaled.tensor.copy_(scaled.folded())
         else:
             _set(group, [use.folded().clone() for use in group])
 
