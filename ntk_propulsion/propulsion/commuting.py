@@ -31,6 +31,7 @@ _SIZES = (1.0, 0.01, 100.0)
 """Of the random inputs: a clamp or a saturation shows at some."""
 
 
+@torch.no_grad()
 def check_layer(name: str, layer: PropulsionLayer) -> None:
     """Check that a layer's gain may go into its weight and bias.
 
@@ -52,6 +53,7 @@ def check_layer(name: str, layer: PropulsionLayer) -> None:
                     raise _refused(name, layer.base)
 
 
+@torch.no_grad()
 def check_model(model: nn.Module, batch: Any = None) -> None:
     """Check that the whole model's outputs stay, where it can be run.
 
