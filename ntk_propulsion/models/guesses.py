@@ -71,7 +71,7 @@ def _call(model: nn.Module, batch: Any) -> Run:
 
 
 def _guesses(model: nn.Module) -> Iterator[Run]:
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = _device(model)
     for _, inner in pretrained_models(model):
         examples = getattr(inner, "dummy_inputs", None)
         if isinstance(examples, Mapping):
@@ -81,6 +81,10 @@ def _guesses(model: nn.Module) -> Iterator[Run]:
             yield from (_call(outer, row) for outer in dict.fromkeys((model, inner)))
     count = _required(model)
     yield from (_call(model, [inputs.to(device)] * count) for inputs in _drawn(model))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def _required(model: nn.Module) -> int:
@@ -96,8 +100,10 @@ def _drawn(model: nn.Module) -> Iterator[Tensor]:
     modules = list(model.modules())
     tables = [module.num_embeddings for module in modules if isinstance(module, nn.Embedding)]
     if tables:
-        # Below the smallest table: an index out of range ends a GPU's run.
-        yield torch.randint(0, min(tables), (2, 4), generator=generator)
+        # An index out of range is an error here and the end of a GPU's run.
+        sizes = [min(tables), 2] if _device(model).type == "cpu" else [2]
+        for size in sizes:
+            yield torch.randint(0, min(size, *tables), (2, 4), generator=generator)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     shapes = next(filter(None, map(_shapes, modules)), ())
     yield from (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)

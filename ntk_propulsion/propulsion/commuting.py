@@ -2,7 +2,7 @@
 
 A layer that quantises or normalises its weight, or whose output a hook or a subclass changes, has
 the class of a linear layer and is none. Each layer is run on random inputs with its gain behind it
-and with its gain inside, and the whole model too where inputs for it are known or can be guessed.
+and with its gain inside, and the whole model too, on inputs that are given or guessed.
 
 Two gains are tried. Powers of two, of the signs that the gains have, are multiplied without
 rounding, so that outputs must agree to the last digits in any dtype, and the layer shows what it
@@ -62,20 +62,25 @@ def check_model(model: nn.Module, batch: Any = None) -> None:
 
     Args:
         model: A wrapped model. Uses of a weight that disagree are given a weight each.
-        batch: What the model takes; by default guesses, and if none fits nothing is checked.
+        batch: What the model takes; by default it is guessed.
 
     Raises:
-        InputError: The outputs change, or the batch does not run.
+        InputError: The outputs change, the batch does not run, or no guess does.
     """
     layers = propulsion_layers(model)
     gains = {name: powers(layer.scaling.gain().detach()) for name, layer in layers.items()}
+    if all(bool((gain == 1).all()) for gain in gains.values()):
+        return
     groups = uses_of(model, gains)
     with _undisturbed(model), evaluation_mode(model), ExitStack() as stack:
         for name, layer in layers.items():
             stack.enter_context(_gain(layer.scaling, gains[name]))
         run, before = first_run(model, batch)
         if run is None or not before:
-            return
+            raise InputError(
+                f"nobody can tell whether something else than its layer reads a weight of this "
+                f"{type(model).__name__}: give what it takes, merge(model, batch=...)"
+            )
         with folded(groups), _unscaled(layers):
             after = tensors_of(run())
     eps = max(torch.finfo(value.dtype).eps for value in before)

@@ -151,4 +151,7 @@ def initial_z(layer: nn.Module, values: Tensor) -> Tensor:
     """
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    return values.to(device=weight.device, dtype=torch.promote_types(weight.dtype, torch.float32))
+    # Eight bits have no common type with any other: they are promoted by their size.
+    small = weight.dtype.itemsize < 2
+    dtype = torch.float32 if small else torch.promote_types(weight.dtype, torch.float32)
+    return values.to(device=weight.device, dtype=dtype)

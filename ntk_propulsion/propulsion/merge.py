@@ -27,9 +27,8 @@ def merge(model: nn.Module, *, untie: bool = False, batch: Any = None) -> nn.Mod
             in each (an embedding and the language-model head tied to it): False refuses, True gives
             each layer its own copy. transformers reloads such copies untied, since it finds them
             different; do not call `tie_weights` on the model afterwards.
-        batch: What the model takes, for one run of the whole: a dict, a tuple or a tensor. Worth
-            giving where a module may read another's weight and the model is no transformers model
-            and takes more than token numbers, vectors or images.
+        batch: What the model takes, for one run of the whole: a dict, a tuple or a tensor. Models
+            of transformers, and those that take token numbers, vectors or images, do without.
 
     Returns:
         `model`, of plain layers.
@@ -37,7 +36,8 @@ def merge(model: nn.Module, *, untie: bool = False, batch: Any = None) -> nn.Mod
     Raises:
         InputError: The model is not wrapped, a tied weight needs different gains, a layer has no
             plain floating-point weight to fold into, or outputs would change: a layer computes
-            more than its weight and bias, or something else reads its weight. The model is then
+            more than its weight and bias, or something else reads its weight. Also where that
+            cannot be checked because no batch is given and no guess runs. The model is then
             unchanged.
     """
     wrapping(model)

@@ -7,7 +7,16 @@ from torch import nn
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.propulsion import PropulsionConfig, is_wrapped, merge, scalings, unwrap, wrap
-from tests.propulsion.pretenders import HONEST, PRETENDERS, READ, TIED, ReadThrough, moved, qat
+from tests.propulsion.pretenders import (
+    HONEST,
+    PRETENDERS,
+    READ,
+    TIED,
+    ReadThrough,
+    Tied,
+    moved,
+    qat,
+)
 
 
 def test_merged_weights_give_the_same_outputs(model, logits, randomise):
@@ -242,19 +251,51 @@ def test_a_tied_weight_is_refused_and_untied_on_demand(model_class):
     torch.testing.assert_close(model(ids), expected)
 
 
-def test_a_batch_shows_what_no_guess_does():
-    class Choosy(ReadThrough):
-        def forward(self, ids, *, lengths):
-            return super().forward(ids) * lengths[:, None, None]
+class Choosy(Tied):
+    """Runs on nothing that can be guessed."""
 
+    def forward(self, ids, *, lengths):
+        return super().forward(ids) * lengths[:, None, None]
+
+
+class ChoosyRead(Choosy, ReadThrough):
+    pass
+
+
+class ChoosyLayer(Choosy):
+    def tie(self):
+        self.decoder = nn.Linear(6, 9)
+
+    def decode(self, hidden):
+        return self.decoder(hidden)
+
+
+@pytest.mark.parametrize("model_class", [ChoosyRead, ChoosyLayer])
+def test_a_batch_shows_what_no_guess_does(model_class):
     torch.manual_seed(0)
-    model = moved(Choosy(), "embedding")
+    model = moved(model_class(), "embedding")
     batch = {"ids": torch.tensor([[1, 2], [3, 8]]), "lengths": torch.tensor([1.0, 2.0])}
-    with pytest.raises(InputError, match=r"table\.weight"):
-        merge(model, batch=batch)
+    expected = model(**batch)
+    with pytest.raises(InputError, match=r"give what it takes, merge\(model, batch=...\)"):
+        merge(model)
     with pytest.raises(InputError, match="the batch does not run"):
         merge(model, batch=batch["ids"])
-    assert is_wrapped(model)
+    if model_class is ChoosyRead:
+        with pytest.raises(InputError, match=r"table\.weight"):
+            merge(model, batch=batch)
+    else:
+        torch.testing.assert_close(merge(model, batch=batch)(**batch), expected)
+
+
+def test_gains_of_one_need_no_batch():
+    merge(wrap(ChoosyLayer()))
+
+
+def test_eight_bit_layers_are_wrapped_and_refused():
+    model = wrap(nn.Sequential(nn.Linear(16, 16)).to(torch.float8_e4m3fn))
+    assert scalings(model)["0"].z.dtype == torch.float32
+    with pytest.raises(InputError, match=r"^0 has no plain floating-point weight"):
+        merge(model)
 
 
 def test_a_layer_that_does_not_run_alone_is_refused():
