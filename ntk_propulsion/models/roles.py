@@ -11,6 +11,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 from ntk_propulsion.errors import InputError, unknown
+from ntk_propulsion.models.wrappers import plain_name, plain_names
 
 ROLES = ("embedding", "query", "key", "value", "attention_output", "mlp", "head")
 LAYERS = (nn.Linear, Conv1D, nn.Embedding)
@@ -48,11 +49,10 @@ _PATTERNS = tuple(
             "attention_output",
             r"att\w*(\.\w+)*\.(dense|o|wo|o_proj|out_proj|out_lin|c_proj|proj|to_out)$",
         ),
-        ("mlp", rf"\.({_MLP_INPUT}|{_MLP_OUTPUT})$"),
+        ("mlp", rf"(^|\.)({_MLP_INPUT}|{_MLP_OUTPUT})$"),
     )
 )
-_MLP_OUTPUT_NAME = re.compile(rf"\.({_MLP_OUTPUT})$", re.IGNORECASE)
-_WRAPPED = re.compile(r"\.(base|base_layer)$")
+_MLP_OUTPUT_NAME = re.compile(rf"(^|\.)({_MLP_OUTPUT})$", re.IGNORECASE)
 
 
 def role_of(name: str) -> str:
@@ -65,13 +65,13 @@ def role_of(name: str) -> str:
         One of `ROLES`, ``"qkv"`` for a projection that holds query, key and value in one, or
         ``"other"`` for everything that is not recognised.
     """
-    name = _WRAPPED.sub("", name)
+    name = plain_name(name)
     return next((role for role, pattern in _PATTERNS if pattern.search(name)), "other")
 
 
 def is_mlp_output(name: str) -> bool:
     """Return whether the name is that of an MLP's last projection, back to the hidden size."""
-    name = _WRAPPED.sub("", name)
+    name = plain_name(name)
     return role_of(name) == "mlp" and _MLP_OUTPUT_NAME.search(name) is not None
 
 
@@ -79,15 +79,17 @@ def module_roles(model: nn.Module) -> dict[str, str]:
     """Return the role of every Linear, Conv1D and Embedding (subclasses too), in model order.
 
     A module that is registered under several names counts once, under its first. Tables of
-    relative positions are ``"other"``: they hold a bias per head, not an embedding per token.
+    relative positions are ``"other"``: they hold a bias per head, not an embedding per token. What
+    wraps the model or a layer changes no role, and layers of adapters are none of the model's.
 
     Args:
         model: Any model; its parameters may live on the meta device.
     """
+    plain, modules = plain_names(model), dict(model.named_modules())
     return {
-        name: _role(name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, LAYERS)
+        name: _role(inside, modules[name])
+        for name, inside in plain.items()
+        if isinstance(modules[name], LAYERS)
     }
 
 
@@ -103,26 +105,31 @@ def select(model: nn.Module, positions: str | Iterable[str] = "all") -> dict[str
         model: Any model; its parameters may live on the meta device.
         positions: One position or several: a role of `ROLES`; ``"all"``; ``"encoder"`` (queries,
             keys, values, attention outputs and MLPs); or a shell-style pattern on module names,
-            e.g. ``"*.layer.0.*"``. A fused query-key-value projection is taken when all three are
-            asked for.
+            e.g. ``"*.layer.0.*"``, with or without the prefixes of what wraps the model. A fused
+            query-key-value projection is taken when all three are asked for.
 
     Raises:
         InputError: A position is unknown or matches nothing, nothing is selected, or only a part
             of a fused query-key-value projection is asked for.
     """
     wanted = (positions,) if isinstance(positions, str) else tuple(positions)
-    modules = dict(model.named_modules())
-    looked_up = {id(module.weight) for name, module in modules.items() if _looks_up(name, module)}
+    modules, plain = dict(model.named_modules()), plain_names(model)
+    found = {name: (plain_name(plain[name]), role) for name, role in module_roles(model).items()}
+    looked_up = {
+        id(modules[name].weight)
+        for name, (inside, _) in found.items()
+        if _looks_up(inside, modules[name])
+    }
     roles = {
         name: role
-        for name, role in module_roles(model).items()
-        if _is_called(name, modules[name], looked_up)
+        for name, (inside, role) in found.items()
+        if _is_called(inside, modules[name], looked_up)
     }
     if not roles:
         raise InputError(f"{type(model).__name__} has no Linear, Conv1D or Embedding layer")
     chosen: set[str] = set()
     for position in wanted:
-        chosen |= _matching(position, roles)
+        chosen |= _matching(position, roles, {name: found[name][0] for name in roles})
     chosen |= _fused(set(wanted), roles, chosen)
     if not chosen:
         raise InputError(
@@ -157,13 +164,15 @@ def _is_called(name: str, module: nn.Module, looked_up: set[int]) -> bool:
     return last != "rel_embeddings" and not isinstance(module, NonDynamicallyQuantizableLinear)
 
 
-def _matching(position: str, roles: dict[str, str]) -> set[str]:
+def _matching(position: str, roles: dict[str, str], plain: dict[str, str]) -> set[str]:
+    """Return the layers at a position; a pattern is of their names inside, or else outside."""
     if position == "all":
         return set(roles)
     if position in ROLES or position == "encoder":
         group = _ENCODER if position == "encoder" else {position}
         return {name for name, role in roles.items() if role in group}
-    names = {name for name in roles if fnmatchcase(name, position)}
+    names = {name for name in roles if fnmatchcase(plain[name], position)}
+    names = names or {name for name in roles if fnmatchcase(name, position)}
     if not names and any(mark in position for mark in ".*?["):
         example = next(iter(roles))
         raise InputError(f"no layer's name matches {position!r}; names look like {example!r}")
@@ -187,7 +196,10 @@ def _fused(wanted: set[str], roles: dict[str, str], chosen: set[str]) -> set[str
 
 def is_norm(module: nn.Module | str) -> bool:
     """Return whether a module normalises: its class says Norm; of a name alone, its last part."""
-    name = module.rpartition(".")[2] if isinstance(module, str) else type(module).__name__
+    if isinstance(module, str):
+        name = plain_name(module).rpartition(".")[2]
+    else:
+        name = type(module).__name__
     return "norm" in name.lower()
 
 

@@ -70,6 +70,11 @@ class Scaling(nn.Module):
         """Return ``output * gain``, shape (..., d_out), in the dtype of `output`."""
         return output * self.gain().to(output.dtype)
 
+    @property
+    def is_hooked(self) -> bool:
+        """Whether somebody put hooks on the scaling."""
+        return _hooked(self)
+
     def extra_repr(self) -> str:
         """Return size, degree and pooling, for print(model)."""
         described = f"{self.z.shape[-1]}, degree={self.degree}"
@@ -93,12 +98,18 @@ class PropulsionLayer(nn.Module):
         super().__init__()
         self.base = base
         self.scaling = scaling
-        self.train(base.training)
+        # Not by train(), which would put all that the base holds into one mode.
+        self.training = scaling.training = base.training
         self.register_forward_hook(_nothing)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the base layer's output, scaled: shape (..., d_out)."""
         return self.scaling(self.base(*args, **kwargs))
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether there are hooks on this layer, and not on its base, beside our own."""
+        return _hooked(self)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -122,6 +133,17 @@ def _nothing(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
     """
 
 
+def _hooked(module: nn.Module) -> bool:
+    """Return whether any hook of a forward or backward pass is there, but the one of ours."""
+    kinds = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return any(hook is not _nothing for hooks in kinds for hook in hooks.values())
+
+
 def initial_z(layer: nn.Module, values: Tensor) -> Tensor:
     """Return `values` where the layer is, in its precision but at least in float32.
 
@@ -129,4 +151,7 @@ def initial_z(layer: nn.Module, values: Tensor) -> Tensor:
     """
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    return values.to(device=weight.device, dtype=torch.promote_types(weight.dtype, torch.float32))
+    # Eight bits have no common type with any other: they are promoted by their size.
+    small = weight.dtype.itemsize < 2
+    dtype = torch.float32 if small else torch.promote_types(weight.dtype, torch.float32)
+    return values.to(device=weight.device, dtype=dtype)

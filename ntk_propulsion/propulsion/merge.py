@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.propulsion.layers import PropulsionLayer
-from ntk_propulsion.propulsion.wrap import propulsion_layers, unwrap, wrapping
-
-
-@dataclass(frozen=True, eq=False)
-class _Use:
-    """One module's use of a parameter, and the gain that has to go into it."""
-
-    name: str
-    module: nn.Module
-    attribute: str
-    gain: Tensor | None
-
-    @property
-    def parameter(self) -> nn.Parameter:
-        """The parameter itself."""
-        parameter = self.module._parameters[self.attribute]
-        assert parameter is not None
-        return parameter
-
-    def folded(self) -> Tensor:
-        """Return the value with the gain in it."""
-        if self.gain is None:
-            return self.parameter.detach()
-        # Only a Linear keeps its output dimension first; Conv1D and Embedding keep it last.
-        rows = self.attribute == "weight" and isinstance(self.module, nn.Linear)
-        gain = self.gain[:, None] if rows else self.gain
-        return (self.parameter.detach() * gain).to(self.parameter.dtype)
+from ntk_propulsion.propulsion.commuting import check_layer, check_model
+from ntk_propulsion.propulsion.folds import agree, uses_of, write
+from ntk_propulsion.propulsion.wrap import check_unhooked, propulsion_layers, unwrap, wrapping
 
 
 @torch.no_grad()
-def merge(model: nn.Module, *, untie: bool = False) -> nn.Module:
+def merge(model: nn.Module, *, untie: bool = False, batch: Any = None) -> nn.Module:
     """Multiply every gain into its layer's weight and bias and remove the scalings, in place.
 
-    The outputs stay the same up to rounding. Parameters require gradients as before `wrap`.
+    The outputs stay the same up to rounding. That is checked before anything is changed: of each
+    layer on random inputs, and of the whole model on `batch`, or on an input that is guessed.
+    Parameters require gradients as before `wrap`.
 
     Args:
         model: A wrapped model.
@@ -50,73 +27,46 @@ def merge(model: nn.Module, *, untie: bool = False) -> nn.Module:
             in each (an embedding and the language-model head tied to it): False refuses, True gives
             each layer its own copy. transformers reloads such copies untied, since it finds them
             different; do not call `tie_weights` on the model afterwards.
+        batch: What the model takes, for one run of the whole: a dict, a tuple or a tensor. Models
+            of transformers, and those that take token numbers, vectors or images, do without.
 
     Returns:
         `model`, of plain layers.
 
     Raises:
-        InputError: The model is not wrapped, a tied weight needs different gains, or a layer has
-            no plain floating-point weight to fold into. The model is then unchanged.
+        InputError: The model is not wrapped, a tied weight needs different gains, a layer has no
+            plain floating-point weight to fold into, or outputs would change: a layer computes
+            more than its weight and bias, or something else reads its weight. Also where that
+            cannot be checked because no batch is given and no guess runs. The model is then
+            unchanged.
     """
     wrapping(model)
-    for name, layer in propulsion_layers(model).items():
+    layers = propulsion_layers(model)
+    check_unhooked(model)
+    for name, layer in layers.items():
         _require_foldable(name, layer.base)
-    uses = _uses(model)
-    apart = [group for group in uses if not _agree(group)]
+    groups = uses_of(model, {n: layer.scaling.gain().detach() for n, layer in layers.items()})
+    apart = next((group for group in groups if not agree(group)), None)
     if apart and not untie:
-        names = " and ".join(f"{use.name}.{use.attribute}" for use in apart[0])
+        places = " and ".join(use.place for use in apart)
         raise InputError(
-            f"{names} are one tied parameter but need different gains: merge with untie=True"
+            f"{places} are one tied parameter but need different gains: merge with untie=True"
         )
-    for group in uses:
-        if group in apart:
-            _separate(group)
-        else:
-            scaled = next(use for use in group if use.gain is not None)
-            scaled.parameter.copy_(scaled.folded())
+    for name, layer in layers.items():
+        check_layer(name, layer)
+    check_model(model, batch)
+    write(groups)
     return unwrap(model)
-
-
-def _uses(model: nn.Module) -> list[list[_Use]]:
-    """Return the uses of each parameter that is scaled somewhere, grouped by parameter."""
-    wrapped = {id(layer.base): (name, layer) for name, layer in propulsion_layers(model).items()}
-    groups: dict[int, list[_Use]] = {}
-    for name, module in model.named_modules():
-        plain, layer = wrapped.get(id(module), (name, None))
-        gain = layer.scaling.gain().detach() if layer is not None else None
-        for attribute, parameter in module._parameters.items():
-            if parameter is not None and not isinstance(module, PropulsionLayer):
-                use = _Use(plain, module, attribute, gain)
-                groups.setdefault(id(parameter), []).append(use)
-    scaled = [group for group in groups.values() if any(use.gain is not None for use in group)]
-    return [_readers(group) for group in scaled]
-
-
-def _readers(group: list[_Use]) -> list[_Use]:
-    """Leave out parents that only keep a parameter of one of their layers (BERT's decoder bias)."""
-    return [
-        use
-        for use in group
-        if use.gain is not None or not any(other.name.startswith(f"{use.name}.") for other in group)
-    ]
-
-
-def _agree(group: list[_Use]) -> bool:
-    if len(group) == 1:
-        return True
-    first = group[0].folded()
-    return all(torch.equal(first, use.folded()) for use in group[1:])
-
-
-def _separate(group: list[_Use]) -> None:
-    values = [use.folded().clone() for use in group]
-    for use, value in zip(group, values, strict=True):
-        use.module._parameters[use.attribute] = nn.Parameter(value)
 
 
 def _require_foldable(name: str, base: nn.Module) -> None:
     weight = base._parameters.get("weight")
-    if weight is None or not weight.is_floating_point():
+    plain = type(weight) is nn.Parameter and type(weight.data) is torch.Tensor
+    if weight is None or not plain or not weight.is_floating_point() or weight.itemsize < 2:
         raise InputError(f"{name} has no plain floating-point weight to merge its gain into")
+    if weight.is_meta:
+        raise InputError(f"{name} lies on the meta device: load its weights before merging")
+    if any(parameter.is_inference() for parameter in base.parameters()):
+        raise InputError(f"{name} was made in inference mode and cannot change: load it outside")
     if isinstance(base, nn.Embedding) and base.max_norm is not None:
         raise InputError(f"{name} renormalises its rows (max_norm): its gain cannot be merged")

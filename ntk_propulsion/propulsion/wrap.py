@@ -109,9 +109,10 @@ def unwrap(model: nn.Module) -> nn.Module:
     if it did before `wrap`.
 
     Raises:
-        InputError: The model is not wrapped.
+        InputError: The model is not wrapped, or hooks were put on a scaling, which would be lost.
     """
     record = wrapping(model)
+    check_unhooked(model)
     _rename_ties(model, _plain_name)
     layers = [module for module in model.modules() if isinstance(module, PropulsionLayer)]
     _replace(model, {id(layer): layer.base for layer in layers})
@@ -119,6 +120,19 @@ def unwrap(model: nn.Module) -> nn.Module:
     for name, parameter in plain_parameters(model).items():
         parameter.requires_grad_(record.requires_grad.get(name, True))
     return model
+
+
+def check_unhooked(model: nn.Module) -> None:
+    """Check that nobody put hooks on wrapped layers since: they would go with the scalings.
+
+    Raises:
+        InputError: Somebody did.
+    """
+    for name, layer in propulsion_layers(model).items():
+        if layer.is_hooked or layer.scaling.is_hooked:
+            raise InputError(
+                f"{name} has hooks on its scaling: remove them (handle.remove()) first"
+            )
 
 
 def is_wrapped(model: nn.Module) -> bool:

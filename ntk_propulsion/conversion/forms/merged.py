@@ -26,9 +26,13 @@ def express_merged(model: ScaledModel) -> Folder:
     Raises:
         InputError: A gain cannot go into any weight, or overflows.
     """
-    layers = model.expressible(
-        _TARGET, lambda module: None if gain_places(model, module) else model.scales_output(module)
-    )
+
+    def reason(module: str) -> str | None:
+        if gain_places(model, module):
+            return None
+        return model.scales_output(module) or "no weight is known to multiply with it alone"
+
+    layers = model.expressible(_TARGET, reason)
     folds = fold_gains(model, layers)
     for tie in model.skeleton.ties:
         _share(model, tie, folds)

@@ -13,6 +13,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import LayerUse
 from ntk_propulsion.kernels.engine.jacobian import LinearBlock, example_major
 from ntk_propulsion.models.roles import module_roles, select
+from ntk_propulsion.models.wrappers import plain_name, plain_names
 from ntk_propulsion.propulsion.layers import output_size
 
 
@@ -45,7 +46,12 @@ def linear_layers(model: nn.Module, positions: Positions) -> list[tuple[str, nn.
     """
     modules = dict(model.named_modules())
     if isinstance(positions, PeftTargets):
-        names: Iterable[str] = filter(positions.include, select(model))
+        plain = plain_names(model)
+        names: Iterable[str] = [
+            name
+            for name in select(model)
+            if positions.include(name) or positions.include(plain_name(plain[name]))
+        ]
     else:
         names = select(model, positions)
     layers = [(name, modules[name]) for name in names]

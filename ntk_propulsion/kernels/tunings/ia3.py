@@ -31,6 +31,7 @@ from ntk_propulsion.kernels.tunings._peft import (
 from ntk_propulsion.kernels.tunings._tuning import register
 from ntk_propulsion.models.adapters import require_peft
 from ntk_propulsion.models.roles import is_mlp_output
+from ntk_propulsion.models.wrappers import plain_names
 
 
 @register
@@ -66,7 +67,8 @@ class IA3(PeftTuning):
             displaced = scaled_outputs(name, size, lambda delta: 1 + delta)
             features.append(Feature(name, size, scale, displaced, needs_output=True))
         if self.inputs is None:
-            inner = [(n, m) for n, m in linear_layers(model, "all") if is_mlp_output(n)]
+            plain = plain_names(model)
+            inner = [(n, m) for n, m in linear_layers(model, "all") if is_mlp_output(plain[n])]
         else:
             inner = linear_layers(model, self.inputs)
         for name, layer in inner:

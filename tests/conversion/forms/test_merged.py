@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from ntk_propulsion.conversion import convert_checkpoint, folders
+from ntk_propulsion.conversion import FORMS, convert_checkpoint, folders, read_scaled
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.skeletons import Skeleton
 from tests.conversion.models import (
     TOLERANCE,
     adapter_of,
@@ -84,3 +87,24 @@ def test_a_large_model_is_written_in_shards_that_hold_little_at_a_time(tmp_path,
             size = sum(file.get_tensor(name).nbytes for name in names)
         assert size <= limit or len(names) == 1
     assert_same(logits(load(build("bert"), tmp_path / "out")), logits(tuned), 1e-5)
+
+
+def test_a_vector_that_no_weight_takes_is_refused_and_not_dropped(tmp_path):
+    class OnePlus(torch.nn.LayerNorm):
+        def forward(self, x):
+            weight = self.weight + 1
+            return torch.nn.functional.layer_norm(x, self.normalized_shape, weight, self.bias)
+
+    tuned = tune(save_base(tmp_path / "base", "bert"))
+    adapter = adapter_of(tuned, tmp_path / "a.safetensors")
+    model = read_scaled(adapter, base=tmp_path / "base")[0]
+    name, (query, vector) = "bert.embeddings.LayerNorm", next(iter(model.vectors.items()))
+    model.skeleton.model.bert.embeddings.LayerNorm = OnePlus(16, device="meta")
+    moved = replace(
+        model,
+        skeleton=Skeleton(model.skeleton.model),
+        vectors={name: vector},
+        placements={name: model.placements[query]},
+    )
+    with pytest.raises(InputError, match=rf"cannot hold the vector of {name}: no weight"):
+        FORMS["merged"].express(moved)
