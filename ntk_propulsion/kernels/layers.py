@@ -13,7 +13,7 @@ from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
 from ntk_propulsion.kernels.ntk import open_job
 from ntk_propulsion.kernels.options import DEFAULT_OPTIONS, Options
 from ntk_propulsion.kernels.outputs import OutputsLike
-from ntk_propulsion.kernels.tunings import Tuning, output_scaling, scaled_outputs
+from ntk_propulsion.kernels.tunings import Tuning, output_scaling
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion.layers import output_size
 
@@ -82,13 +82,7 @@ class _Layers(Tuning):
         rows, modules = partial(output_scaling, degree=1), dict(model.named_modules())
         return Binding(
             features=tuple(
-                Feature(
-                    name,
-                    size := output_size(modules[name]),
-                    rows,
-                    scaled_outputs(name, size, lambda delta: 1 + delta),
-                    needs_output=True,
-                )
+                Feature(name, output_size(modules[name]), rows, None, needs_output=True)
                 for name in select(model, self.positions)
             )
         )

@@ -56,7 +56,7 @@ def linearized_outputs(
 
     Raises:
         InputError: Bad batch or outputs; parameters that the model does not have, or of another
-            shape; a model without second derivatives.
+            shape; a model that is random, mixes examples, or has no second derivatives.
     """
     work = options.compute_dtype(model)
     change = displacement(model, displaced, work)
@@ -68,7 +68,7 @@ def linearized_outputs(
     ready = targeted(function, move(batch, values.device, work))
     n, chunk = batch_size(batch), options.chunk or CHUNK
     jacobian = Jacobian(model, work, tuple(change), ready, function, n, chunk)
-    jacobian.outputs()  # refuses models whose second derivatives are wrong
+    jacobian.outputs()  # refuses what has no kernel, or wrong second derivatives
     return values + jacobian.product(list(change.values()))
 
 

@@ -23,6 +23,7 @@ from ntk_propulsion.kernels.options import Memory, Options
 from ntk_propulsion.kernels.outputs import BatchOutputs, OutputsLike, resolve_outputs
 from ntk_propulsion.kernels.plan import Plan
 from ntk_propulsion.kernels.tunings import Tuning, TuningLike, resolve_tuning
+from ntk_propulsion.models.differentiable import check_differentiable
 from ntk_propulsion.runs.bar import shown
 
 T = TypeVar("T")
@@ -153,6 +154,8 @@ def open_job(
 ) -> Iterator[Job]:
     """Check all arguments, prepare the models, survey and plan."""
     batches = [checked_batch(models[0], each) for each in data]
+    for model in models:
+        check_differentiable(model)
     resolved = resolve_tunings(tunings)
     bindings = [{tuning.name: tuning.bind(model) for tuning in resolved} for model in models]
     if len(models) > 1:
@@ -165,6 +168,8 @@ def open_job(
         )
     work = options.compute_dtype(*models)
     with ExitStack() as stack:
+        # a compiled model runs as it was written: hooks would be traced, at minutes a layer
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         ready = [
             stack.enter_context(prepared(model, work, _trained(model, bound)))
             for model, bound in zip(models, bindings, strict=True)
@@ -233,5 +238,7 @@ def _trained(model: nn.Module, bindings: dict[str, Binding]) -> set[str]:
     for binding in bindings.values():
         needed.update(binding.parameters, binding.entries)
         for feature in binding.features:
-            needed.add(first[id(model.get_submodule(feature.module).weight)])
+            weight = getattr(model.get_submodule(feature.module), "weight", None)
+            if id(weight) in first:  # a parametrized weight is computed, no parameter
+                needed.add(first[id(weight)])
     return needed

@@ -13,20 +13,22 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.batch import Batch, batch_size, call, move, take
+from ntk_propulsion.kernels.batch import Batch, batch_size, move, take
 from ntk_propulsion.kernels.data import Data, checked_batch
 from ntk_propulsion.kernels.dtypes import Dtype
-from ntk_propulsion.kernels.engine.certificate import TOLERANCE
+from ntk_propulsion.kernels.engine.certificate import TOLERANCE, Certificate
+from ntk_propulsion.kernels.engine.forward import evaluate
+from ntk_propulsion.kernels.engine.plain import Plain
 from ntk_propulsion.kernels.engine.prepared import prepared
 from ntk_propulsion.kernels.options import Options
 from ntk_propulsion.kernels.outputs import (
     OutputFunction,
     OutputsLike,
-    evaluate_outputs,
     resolve_outputs,
     targeted,
 )
 from ntk_propulsion.kernels.tunings import TuningLike, resolve_tuning
+from ntk_propulsion.kernels.tunings._tuning import differentiable
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,26 @@ class Jacobian:
         return torch.cat(rows)
 
     def outputs(self) -> int:
-        """Return O, once <v, J J' v> = |J' v|**2 holds on the first example.
+        """Return O, once products with the Jacobian make sense.
 
-        It would not where a module's own gradient rule gives no second derivative.
+        Raises:
+            InputError: The model is random, or mixes examples; or it has no second derivatives:
+                <v, J J' v> = |J' v|**2 does not hold on the first example.
         """
+        every = {name for name, p in self.model.named_parameters() if differentiable(p)}
+        with prepared(self.model, self.dtype, every), sdpa_kernel(SDPBackend.MATH):
+            with torch.no_grad():
+                o = self._values(slice(0, 1)).shape[1]
+            named = {name: self.model.get_parameter(name) for name in every}
+            plain = Plain(self.model, self.batch, self.n, self.function, named, {})
+            Certificate(plain, o, self.chunk, seed=0).check_apart()
+        self._check_second_derivatives(o)
+        return o
+
+    def _check_second_derivatives(self, o: int) -> None:
         one = replace(self, batch=take(self.batch, slice(0, 1)), n=1, chunk=1)
-        with self._ready() as parameters, torch.no_grad():
-            o = one._values(slice(0, 1)).shape[1]
-        v = torch.linspace(1, 2, o, dtype=self.dtype, device=parameters[0].device)[None]
+        v = torch.linspace(1, 2, o, dtype=self.dtype)[None]
+        v = v.to(next(self.model.parameters()).device)
         u = one.transposed(v)
         size = sum(float(g.abs().double().square().sum()) for g in u)
         try:
@@ -107,7 +121,6 @@ class Jacobian:
                 f"{type(self.model).__name__} has a module whose gradient cannot be differentiated "
                 "again, which products with the kernel need: take empirical_ntk"
             )
-        return o
 
     @contextmanager
     def _ready(self) -> Iterator[list[nn.Parameter]]:
@@ -123,8 +136,7 @@ class Jacobian:
 
     def _values(self, examples: slice) -> Tensor:
         part = take(self.batch, examples)
-        size = examples.stop - examples.start
-        return evaluate_outputs(self.function, call(self.model, part), size, part)
+        return evaluate(self.model, part, examples.stop - examples.start, self.function)
 
 
 def ntk_operator(
@@ -160,7 +172,7 @@ def ntk_operator(
 
     Raises:
         InputError: Bad batch or outputs; a tuning that trains more than the model's own parameters;
-            a model without second derivatives.
+            a model that is random, mixes examples, or has no second derivatives.
     """
     chosen = Options.given(options, dtype=dtype, chunk=chunk)
     batch = checked_batch(model, data)

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.binding import Binding, Feature, LayerUse
 from ntk_propulsion.kernels.engine.jacobian import EmbeddingBlock, LinearBlock, example_major
-from ntk_propulsion.kernels.tunings import Tuning, added_outputs, layer_sizes
+from ntk_propulsion.kernels.tunings import Tuning
 from ntk_propulsion.models.roles import select
 from ntk_propulsion.propulsion.layers import check_degree, output_size
 from ntk_propulsion.propulsion.wrap import scalings
@@ -66,10 +66,8 @@ class RedrawnPropulsion(Tuning):
         )
 
     def _feature(self, name: str, layer: nn.Module) -> Feature:
-        embeds = isinstance(layer, nn.Embedding)
-        d_in = None if embeds else layer_sizes(layer)[0]
-        displaced = added_outputs(name, d_in, self._update(name, layer))
-        return Feature(name, output_size(layer), self._rows(name, layer), displaced)
+        # no layer computes with these numbers: the weight whose place they take is certified
+        return Feature(name, output_size(layer), self._rows(name, layer), None)
 
     def _rows(self, name: str, layer: nn.Module) -> Callable[[LayerUse], Tensor]:
         def rows(use: LayerUse) -> Tensor:
@@ -82,17 +80,6 @@ class RedrawnPropulsion(Tuning):
             return self.degree * example_major([(each * y).sum(1) for each in d])
 
         return rows
-
-    def _update(self, name: str, layer: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-        padding = getattr(layer, "padding_idx", None)
-
-        def update(x: Tensor, delta: Tensor) -> Tensor:
-            y = self._outputs(name, layer, x, delta)
-            if padding is not None:
-                y = y * (x != padding).unsqueeze(-1)
-            return self.degree * delta * y
-
-        return update
 
     def _outputs(self, name: str, layer: nn.Module, x: Tensor, like: Tensor) -> Tensor:
         weight, bias = redraw(layer, name, self.seed)

@@ -46,7 +46,7 @@ class _Place:
 
 def named(path: Path | str) -> str:
     """Return a path for a message that must stay one line."""
-    return str(path) if str(path).isprintable() else shown(str(path))
+    return str(path) if str(path).isprintable() else repr(str(path))
 
 
 def row_of(where: Path | str, index: int) -> str:

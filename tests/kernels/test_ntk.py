@@ -17,7 +17,7 @@ from ntk_propulsion.kernels.engine.certificate import CertificateError
 from ntk_propulsion.kernels.outputs import Loss
 from ntk_propulsion.kernels.reference import reference_ntk
 from ntk_propulsion.kernels.tunings import BitFit, Full, LoRA, Propulsion
-from ntk_propulsion.propulsion import PropulsionConfig
+from ntk_propulsion.propulsion import PropulsionConfig, wrap
 from tests import architectures
 from tests.architectures import ALL, build
 from tests.kernels import oracle
@@ -198,9 +198,18 @@ def test_a_gradient_rule_of_ones_own_goes_to_the_general_rule() -> None:
     assert oracle.relative(empirical_ntk(model, batch)["full"].matrix, expected) < EXACT
 
 
-def test_uncertified_layer_is_refused_for_features_by_name() -> None:
-    with pytest.raises(InputError, match="'a'"):
-        empirical_ntk(Fooling().double(), architectures.vectors(4), [Propulsion()])
+def test_features_that_cannot_be_certified_are_autograds_and_named() -> None:
+    torch.manual_seed(0)
+    model, batch = Rerouted().double(), architectures.vectors(4)
+    found = empirical_ntk(model, batch, [Propulsion(3)])
+    wrapped = wrap(copy.deepcopy(model), PropulsionConfig(3))
+    gains = [p for name, p in wrapped.named_parameters() if name.endswith("z")]
+    rows = oracle.gradients(wrapped, batch, "logits", gains)
+    expected = rows @ rows.T
+    assert oracle.relative(found["propulsion"].matrix, expected) < EXACT
+    assert found.exact_fallback.keys() == {"a (propulsion)"}
+    with pytest.raises(CertificateError, match=r"a \(propulsion\)"):
+        empirical_ntk(model, batch, [Propulsion(3)], strict=True)
 
 
 def _state(model: nn.Module) -> tuple:
@@ -222,7 +231,7 @@ def test_model_comes_back_as_it_was(name: str, fails: bool) -> None:
     outputs = (lambda output: 1 / 0) if fails else architecture.outputs
     try:
         empirical_ntk(model, architecture.batch(3), ["full", "bitfit"], outputs)
-    except ZeroDivisionError:
+    except InputError:
         assert fails
     assert _state(model) == state
     assert all(torch.equal(v, values[k]) for k, v in model.state_dict().items())

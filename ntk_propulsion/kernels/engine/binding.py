@@ -46,14 +46,15 @@ class Feature:
             computes with the numbers moved by delta from where they stand: differentiable, in the
             order of the columns of ``rows``, and the layer as it is at delta = 0. It holds for
             any layer, or raises an InputError that names it when the layer is called. Gradients
-            are taken inside the context; several nest.
+            are taken inside the context; several nest. None where nothing trains: the layer's
+            weight is certified instead.
         needs_output: Whether ``LayerUse.y`` is needed.
     """
 
     module: str
     size: int
     rows: Callable[[LayerUse], Tensor]
-    displaced: Displaced
+    displaced: Displaced | None
     needs_output: bool = False
 
 
@@ -74,7 +75,7 @@ class Binding:
 
 def count_trained(binding: Binding, model: nn.Module) -> int:
     """Return how many numbers a bound tuning trains."""
-    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    sizes = {n: p.numel() * (2 if p.is_complex() else 1) for n, p in model.named_parameters()}
     return (
         sum(sizes[name] for name in binding.parameters)
         + sum(feature.size for feature in binding.features)

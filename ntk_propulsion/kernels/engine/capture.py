@@ -17,6 +17,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ntk_propulsion.kernels.batch import Batch, call, take
+from ntk_propulsion.kernels.engine.forward import unless_memory
 from ntk_propulsion.kernels.engine.sites import Call, KeyCounter, Layout, SiteKey, watching
 from ntk_propulsion.kernels.engine.survey import Site, Survey, expand
 from ntk_propulsion.kernels.outputs import OutputFunction, evaluate_outputs
@@ -31,12 +32,22 @@ class Captured:
         y: Output before anything that follows, (N, T, d_out), where it was asked for.
         d: The cotangent of each of the O outputs, each (N, T, d_out).
         calls: For a host: its calls, one for each chunk of examples.
+        lost: Why the examples could not be told apart; empty where they could.
     """
 
     x: Tensor | None = None
     y: Tensor | None = None
     d: list[Tensor] = field(default_factory=list)
     calls: list[HostCall] = field(default_factory=list)
+    lost: str = ""
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Bring all to one dtype: a part of the model may keep a format of its own."""
+        self.d = [d.to(dtype) for d in self.d]
+        if self.x is not None and self.x.is_floating_point():
+            self.x = self.x.to(dtype)
+        if self.y is not None:
+            self.y = self.y.to(dtype)
 
 
 @dataclass
@@ -269,6 +280,7 @@ class _Rows:
         self.calls: dict[SiteKey, list[HostCall]] = {}
         self.x_slot: dict[SiteKey, tuple[Any, ...]] = {}
         self.seen: dict[SiteKey, None] = {}
+        self.lost: dict[SiteKey, str] = {}
 
     def store(self, forward: ForwardPass, values: Tensor, start: int) -> None:
         """Keep what a pass gives; its examples begin at ``start``."""
@@ -279,7 +291,8 @@ class _Rows:
                 if key in hosts:
                     hosts[key].d.append(d)
                 else:
-                    self._put(("d", key, o), _rows(d[0], forward.layout(pending), forward.n), start)
+                    layout = forward.layout(pending)
+                    self._put(key, ("d", key, o), d[0], layout, forward.n, start)
 
     def _keep_inputs(self, forward: ForwardPass, start: int) -> dict[SiteKey, HostCall]:
         hosts: dict[SiteKey, HostCall] = {}
@@ -297,16 +310,32 @@ class _Rows:
                 slot = met.setdefault(same, ("x", key))
                 self.x_slot.setdefault(key, slot)
                 if self.x_slot[key] == ("x", key):
-                    ids = pending.site.kind == "embedding"
                     layout = None if forward.alone else pending.site.inputs[0]
-                    self._put(("x", key), _rows(pending.x, layout, forward.n, ids), start)
+                    self._put(key, ("x", key), pending.x, layout, forward.n, start)
             if pending.y is not None:
-                rows = _rows(pending.y, forward.layout(pending), forward.n)
-                self._put(("y", key), rows, start)
+                layout = forward.layout(pending)
+                self._put(key, ("y", key), pending.y, layout, forward.n, start)
             pending.x = pending.y = None
         return hosts
 
-    def _put(self, slot: tuple[Any, ...], rows: Tensor, start: int) -> None:
+    def _put(
+        self,
+        key: SiteKey,
+        slot: tuple[Any, ...],
+        tensor: Tensor,
+        layout: Layout | None,
+        n: int,
+        start: int,
+    ) -> None:
+        """Keep a site's tensor of some examples, unless their places are not as they were seen."""
+        ids = slot[0] == "x" and key[0] == "embedding"
+        try:
+            self._place(slot, _rows(tensor, layout, n, ids), start)
+        except (RuntimeError, ValueError) as error:
+            unless_memory(error)
+            self.lost[key] = "its examples do not lie as the first two do"
+
+    def _place(self, slot: tuple[Any, ...], rows: Tensor, start: int) -> None:
         if len(rows) == self.n:
             self.slots[slot] = rows
             return
@@ -333,6 +362,7 @@ class _Rows:
                 y=self.slots.get(("y", key)),
                 d=d,
                 calls=self.calls.get(key, []),
+                lost=self.lost.get(key, ""),
             )
         return found
 

@@ -7,8 +7,9 @@ same contraction with another left or right factor, or the general one (:func:`h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -18,6 +19,7 @@ from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ntk_propulsion.kernels.engine.capture import Captured, HostCall
+from ntk_propulsion.kernels.engine.forward import unless_memory
 from ntk_propulsion.kernels.engine.survey import Site
 
 
@@ -254,7 +256,12 @@ def _weight_block(site: Site, captured: Captured, shape: torch.Size) -> Block:
 
 
 def host_blocks(
-    model: nn.Module, site: Site, captured: Captured, names: dict[int, str], chunk: int
+    model: nn.Module,
+    site: Site,
+    captured: Captured,
+    names: dict[int, str],
+    chunk: int,
+    dtype: torch.dtype,
 ) -> dict[str, Block]:
     """General rule: the vjp of the host module alone at its captured inputs, per example.
 
@@ -267,6 +274,7 @@ def host_blocks(
         captured: Its calls.
         names: Parameter names by ``id``.
         chunk: Examples a vmap takes at once.
+        dtype: Of the blocks.
     """
     host = model.get_submodule(site.module)
     local = {
@@ -283,7 +291,8 @@ def host_blocks(
                 J = found[local[name]]  # (n, O, *shape), and a shape may be ()
                 rows[name].append(J.reshape(J.shape[0] * J.shape[1], -1))
     return {
-        name: DenseBlock(torch.cat(rows[name]), parameters[local[name]].shape) for name in local
+        name: DenseBlock(torch.cat(rows[name]).to(dtype), parameters[local[name]].shape)
+        for name in local
     }
 
 
@@ -301,38 +310,57 @@ def _host_rows(
         for k, layout in enumerate(call.outputs)
     ]
 
-    def one(inputs: list[Tensor], seeds: list[Tensor]) -> dict[str, Tensor]:
+    # what a transform leaves in a buffer dies with it, and whoever reads it: buffers are copies
+    buffers = dict(host.named_buffers(remove_duplicate=False))
+
+    def run(values: dict[str, Tensor], inputs: list[Tensor]) -> list[Tensor]:
         filled = list(leaves)
         for i, example in zip(batched, inputs, strict=True):
             filled[i] = example
         args, kwargs = tree_unflatten(filled, tree)
+        own = (values, {name: buffer.clone() for name, buffer in buffers.items()})
+        found = tree_leaves(functional_call(host, own, args, kwargs, tie_weights=False))
+        return [found[i] for i in call.places]
 
-        def forward(values: dict[str, Tensor]) -> list[Tensor]:
-            found = tree_leaves(functional_call(host, values, args, kwargs, tie_weights=False))
-            return [found[i] for i in call.places]
-
-        outputs, pull = vjp(forward, parameters)[:2]
+    def transformed(inputs: list[Tensor], seeds: list[Tensor]) -> dict[str, Tensor]:
+        outputs, pull = vjp(lambda values: run(values, inputs), parameters)[:2]
         shaped = [d.view(-1, *out.shape) for d, out in zip(seeds, outputs, strict=True)]
         per_output = [pull([d[o] for d in shaped])[0] for o in range(len(call.d))]
         return {name: torch.stack([g[name] for g in per_output]) for name in parameters}
 
     try:
-        return vmap(one)(examples, cotangents)
-    except (RuntimeError, ValueError, TypeError):
-        rows = [
-            one([e[i] for e in examples], [c[i] for c in cotangents]) for i in range(stop - start)
-        ]
-        return {name: torch.stack([row[name] for row in rows]) for name in parameters}
+        return vmap(transformed)(examples, cotangents)
+    except Exception as error:
+        unless_memory(error)
+    rows = [
+        _plain_row(partial(run, inputs=[e[i] for e in examples]), parameters, seeds)
+        for i, seeds in enumerate(zip(*cotangents, strict=True))
+    ]
+    return {name: torch.stack([row[name] for row in rows]) for name in parameters}
 
 
-def autograd_blocks(
-    gradients: dict[str, list[Tensor]], shapes: dict[str, torch.Size]
-) -> dict[str, Block]:
-    """Blocks from plain per-example gradients: parameter -> N*O gradients, rows in order."""
-    return {
-        name: DenseBlock(torch.stack([g.flatten() for g in rows]), shapes[name])
-        for name, rows in gradients.items()
-    }
+@torch.enable_grad()
+def _plain_row(
+    run: Callable[[dict[str, Tensor]], list[Tensor]],
+    parameters: dict[str, Tensor],
+    seeds: Sequence[Tensor],
+) -> dict[str, Tensor]:
+    """One example's rows by plain autograd: no transform, which some modules do not survive."""
+    values = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+    outputs = run(values)
+    rows: dict[str, list[Tensor]] = {name: [] for name in values}
+    for o in range(len(seeds[0])):
+        gradients = torch.autograd.grad(
+            outputs,
+            list(values.values()),
+            [d[o].view_as(out) for d, out in zip(seeds, outputs, strict=True)],
+            retain_graph=True,
+            materialize_grads=True,
+            allow_unused=True,
+        )
+        for name, gradient in zip(values, gradients, strict=True):
+            rows[name].append(gradient)
+    return {name: torch.stack(found) for name, found in rows.items()}
 
 
 def linear_factors(blocks: Sequence[Block]) -> LinearBlock | None:

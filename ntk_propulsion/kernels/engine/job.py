@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,22 +10,19 @@ from torch import Tensor, nn
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.collection import Kernels
 from ntk_propulsion.kernels.engine.binding import Binding, LayerUse, count_trained
-from ntk_propulsion.kernels.engine.capture import Captured, capture
 from ntk_propulsion.kernels.engine.certificate import Certificate, CertificateError
+from ntk_propulsion.kernels.engine.forward import first_line, unless_memory
 from ntk_propulsion.kernels.engine.gram import Workspace, add_entries, add_gram, mirror, sum_of
 from ntk_propulsion.kernels.engine.jacobian import (
     Block,
-    EmbeddingBlock,
-    LinearBlock,
-    autograd_blocks,
-    closed_form,
-    host_blocks,
+    DenseBlock,
 )
+from ntk_propulsion.kernels.engine.plain import real
 from ntk_propulsion.kernels.engine.planning import cluster_sites, make_plan
 from ntk_propulsion.kernels.engine.product import Product
+from ntk_propulsion.kernels.engine.rounds import Round, capture_round
 from ntk_propulsion.kernels.engine.side import Side
 from ntk_propulsion.kernels.engine.sites import SiteKey
-from ntk_propulsion.kernels.engine.survey import Site
 from ntk_propulsion.kernels.fingerprints import model_fingerprint
 from ntk_propulsion.kernels.kernel import Kernel
 from ntk_propulsion.kernels.options import Options
@@ -34,19 +30,6 @@ from ntk_propulsion.kernels.plan import Plan
 from ntk_propulsion.runs.memory import return_free_memory
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass
-class _Round:
-    """What one round of passes found on one side.
-
-    Attributes:
-        blocks: By parameter.
-        uses: By layer: its calls, for features.
-    """
-
-    blocks: dict[str, list[Block]] = field(default_factory=dict)
-    uses: dict[str, list[LayerUse]] = field(default_factory=dict)
 
 
 class Job:
@@ -64,8 +47,10 @@ class Job:
         self.product = Product(options.product, options.precision, options.seed)
         rows = sides[0]  # the columns' model has the same names, shapes and layers
         self.model, self.parameters, self.features = rows.model, rows.parameters, rows.features
-        self.shapes = {name: p.shape for name, p in self.parameters.items()}
-        self.dtype = next(iter(self.parameters.values())).dtype  # the models get their own back
+        self.dtype = next(
+            iter(self.parameters.values())
+        ).dtype.to_real()  # the models get their own back
+        self.tuning_of = rows.tuning_of
         trained = {tuning: set(binding.parameters) for tuning, binding in bindings.items()}
         self.members = {
             name: frozenset(tuning for tuning, names in trained.items() if name in names)
@@ -76,36 +61,67 @@ class Job:
             raise InputError(f"rows and columns have different numbers of outputs: {outputs}")
         self.outputs = outputs.pop()
         self.size = (sides[0].n * self.outputs, sides[-1].n * self.outputs)
-        self.certificates = [
-            Certificate(side.parameters, side.n, self.outputs, options.seed + i)
-            if options.certificate
-            else None
-            for i, side in enumerate(sides)
-        ]
         self.totals: dict[tuple[frozenset[str], str], Tensor] = {}
         self.fallback: dict[str, str] = {}
-        for side in sides:
-            self.fallback.update(side.survey.uncaptured)
-            opaque = self.features.keys() & side.survey.opaque
-            if opaque:
-                raise _opaque(opaque.pop())
+        self.judged: set[str] = set()
         self.workspace = Workspace()
         device = next(iter(self.parameters.values())).device
         self.plan = self._plan(options.budget(device))
+        self.plains = [side.plain(self._differentiated()) for side in sides]
+        self.leaves = self.plains[0].leaves
+        self.shapes = {name: real(leaf.detach()).shape for name, leaf in self.leaves.items()}
+        self.seeds = [options.seed + i for i in range(len(sides))] if options.certificate else []
+        self.certificates: list[Certificate] = []
+        self._leave_to_autograd()
+
+    def _differentiated(self) -> set[str]:
+        """Parameters that train, or by which features are certified that have no numbers."""
+        trained = {name for name, tunings in self.members.items() if tunings}
+        trained.update(*(binding.entries for binding in self.bindings.values()))
+        weights = {
+            id(weight)
+            for module, found in self.features.items()
+            if any(feature.displaced is None for _, feature in found)
+            and (weight := getattr(self.model.get_submodule(module), "weight", None)) is not None
+        }
+        return trained | {name for name, p in self.parameters.items() if id(p) in weights}
+
+    def _leave_to_autograd(self) -> None:
+        """What the surveys could not see goes to autograd."""
+        for side in self.sides:
+            for name, why in side.survey.uncaptured.items():
+                self._leave(name, why)
+            for module in self.features.keys() & side.survey.opaque:
+                self._leave_features(module, "more than one plain product with its weight")
+
+    def _leave(self, name: str, why: str) -> None:
+        """Leave a leaf to autograd, if anything depends on it."""
+        if name in self.leaves:
+            self.fallback.setdefault(name, why)
+
+    def _leave_features(self, module: str, why: str) -> None:
+        for key, feature in self.features.get(module, []):
+            if feature.displaced is None:
+                raise InputError(
+                    f"module {module!r}: its Jacobian cannot be read off ({why}): leave it out of "
+                    "the positions, or wrap the model"
+                )
+            self._leave(key, why)
 
     # -- the rounds
 
     def run(self, progress: Progress | None) -> None:
         """Do every round, then what only autograd can do."""
         keys = [{site.key for site in side.survey.sites} for side in self.sides]
+        self._certify()
         for i, group in enumerate(self.plan.groups):
             if progress is not None:
                 progress(i, len(self.plan.groups))
             # no name keeps a round's captures while the next one fills
-            self._multiply([self._capture(s, group & keys[s], i == 0) for s in range(len(keys))])
+            self._multiply([self._capture(s, group & keys[s]) for s in range(len(keys))])
             if len(self.plan.groups) > 1:
                 return_free_memory()
-        self._judge_unused()
+        self._judge_rest()
         if self.fallback:
             self._fall_back(self.plan.budget)
         if progress is not None:
@@ -115,9 +131,11 @@ class Job:
     def visit(self, visit: Callable[[str, list[LayerUse]], None]) -> None:
         """Show each layer that has features, with all its calls, instead of multiplying."""
         keys = {site.key for site in self.sides[0].survey.sites}
-        for i, group in enumerate(self.plan.groups):
+        with torch.enable_grad():
+            self._certify()
+        for group in self.plan.groups:
             with torch.enable_grad():
-                found = self._capture(0, group & keys, i == 0)
+                found = self._capture(0, group & keys)
             self._judge(list(found.blocks), [found])
             self._check_features()
             found.blocks.clear()
@@ -141,48 +159,23 @@ class Job:
             budget=budget,
         )
 
-    def _capture(self, s: int, group: Set[SiteKey], first: bool) -> _Round:
-        side, certificate = self.sides[s], self.certificates[s]
+    def _certify(self) -> None:
+        """Ask autograd before anything is captured: bad models and data show here."""
+        self.certificates = [
+            Certificate(plain, self.outputs, self.plan.chunk, seed)
+            for plain, seed in zip(self.plains, self.seeds, strict=False)
+            if plain.leaves
+        ]
+
+    def _capture(self, s: int, group: Set[SiteKey]) -> Round:
+        side = self.sides[s]
         sites = [site for site in side.survey.sites if site.key in group]
-        watched = {name for site in sites for name in site.parameters} - self.fallback.keys()
-        if first:
-            watched |= set(side.survey.unused)
 
         def on_forward(values: Tensor, examples: slice) -> None:
-            if certificate is not None and watched:
-                certificate.observe(values, examples, sorted(watched))
+            if self.certificates:
+                self.certificates[s].check_values(values, examples)
 
-        captured = capture(
-            side.model,
-            side.batch,
-            side.n,
-            side.outputs,
-            side.names,
-            side.survey,
-            sites,
-            self.with_outputs,
-            self.plan.chunk,
-            on_forward,
-        )
-        return self._blocks(side, sites, captured)
-
-    def _blocks(
-        self, side: Side, sites: Sequence[Site], captured: dict[SiteKey, Captured]
-    ) -> _Round:
-        found = _Round()
-        for site in sites:
-            gives = captured.pop(site.key, None)
-            if gives is None:
-                continue  # no example reached it
-            if site.kind == "module":
-                blocks = host_blocks(side.model, site, gives, side.names, self.plan.chunk)
-            else:
-                blocks = closed_form(site, gives, self.shapes)
-            for name, block in blocks.items():
-                found.blocks.setdefault(name, []).append(block)
-            if site.module in self.features and site.kind in ("linear", "embedding"):
-                found.uses.setdefault(site.module, []).append(_use(side, site, gives, blocks))
-        return found
+        return capture_round(side, sites, self.with_outputs, self.plan.chunk, on_forward)
 
     # -- products
 
@@ -195,23 +188,45 @@ class Job:
         return self.totals[key]
 
     @torch.no_grad()
-    def _multiply(self, rounds: list[_Round]) -> None:
+    def _multiply(self, rounds: list[Round]) -> None:
+        for found in rounds:
+            for name, why in found.lost.items():
+                self._leave(name, why)
+            for module, why in found.lost_layers.items():
+                self._leave_features(module, why)
         names = list(dict.fromkeys(name for found in rounds for name in found.blocks))
         self._judge(names, rounds)
-        self._check_features()
         for name in names:
-            if name not in self.fallback:
+            if name in self.leaves and name not in self.fallback:
                 self._add_parameter(name, [found.blocks.get(name, []) for found in rounds])
         for module in self.features:
-            uses = [r.uses.get(module, []) for r in rounds]
-            if all(uses):
-                for each in zip(*(side.features[module] for side in self.sides), strict=True):
-                    rows = [
-                        sum_of([feature.rows(use) for use in found])
-                        for (_, feature), found in zip(each, uses, strict=True)
-                    ]
-                    total = self._total(frozenset({each[0][0]}), module)
-                    self.product.add(total, rows[0], rows[1] if len(rows) > 1 else None)
+            uses = [found.uses.get(module, []) for found in rounds]
+            if any(uses):
+                self._add_features(module, uses)
+
+    def _add_features(self, module: str, uses: list[list[LayerUse]]) -> None:
+        """Multiply the features of a layer; one that a side never reaches is zero."""
+        for each in zip(*(side.features[module] for side in self.sides), strict=True):
+            key = each[0][0]
+            if key in self.fallback:
+                continue
+            try:
+                rows = [
+                    sum_of([feature.rows(use) for use in found]) if found else None
+                    for (_, feature), found in zip(each, uses, strict=True)
+                ]
+            except RuntimeError as error:  # inputs and cotangents of unlike tokens
+                unless_memory(error)
+                self._leave(key, f"no rule bears it ({first_line(error)})")
+                continue
+            self._judge([key], [_features(key, found) for found in rows])
+            if key not in self.fallback:
+                self._add_rows(self.tuning_of[key], module, rows)
+
+    def _add_rows(self, tuning: str, module: str, rows: Sequence[Tensor | None]) -> None:
+        if rows[0] is not None and rows[-1] is not None:
+            total = self._total(frozenset({tuning}), module)
+            self.product.add(total, rows[0], rows[1] if len(rows) > 1 else None)
 
     def _add_parameter(self, name: str, blocks: list[list[Block]]) -> None:
         if not all(blocks):
@@ -229,25 +244,26 @@ class Job:
 
     # -- certificate and fallback
 
-    def _judge(self, names: Sequence[str], rounds: list[_Round]) -> None:
-        judged = [name for name in names if name not in self.fallback]
-        for certificate, found in zip(self.certificates, rounds, strict=True):
-            if certificate is not None:
-                blocks = {name: found.blocks.get(name, []) for name in judged}
-                for name in certificate.judge(blocks):
-                    self.fallback[name] = "the captured Jacobian differs from autograd's"
+    def _judge(self, names: Sequence[str], rounds: Sequence[Round]) -> None:
+        judged = [name for name in names if name in self.leaves and name not in self.fallback]
+        self.judged.update(judged)
+        for certificate, found in zip(self.certificates, rounds, strict=False):
+            blocks = {name: found.blocks.get(name, []) for name in judged}
+            for name in certificate.judge(blocks):
+                self.fallback[name] = "the captured Jacobian differs from autograd's"
 
-    def _judge_unused(self) -> None:
-        for certificate, side in zip(self.certificates, self.sides, strict=True):
-            if certificate is not None:
-                for name in certificate.judge({name: [] for name in side.survey.unused}):
-                    self.fallback[name] = "a use that torch functions do not show"
+    def _judge_rest(self) -> None:
+        """What nothing was captured of has no gradient, or autograd does it."""
+        rest = [name for name in self.leaves if name not in self.judged | self.fallback.keys()]
+        for certificate in self.certificates:
+            for name in certificate.judge({name: [] for name in rest}):
+                self.fallback[name] = "a use that torch functions do not show"
 
     def _check_features(self) -> None:
         for module in self.features:
             weight = self.model.get_submodule(module).weight
             for name in self.fallback:
-                if self.parameters[name] is weight:
+                if self.leaves[name] is weight:
                     raise InputError(
                         f"module {module!r}: its Jacobian cannot be certified "
                         f"({self.fallback[name]}); leave it out of the positions"
@@ -261,21 +277,29 @@ class Job:
                 "parameters example by example: exact, slower"
             )
         for names in self._affordable(sorted(self.fallback), budget):
-            rounds = []
-            for side in self.sides:
-                blocks = autograd_blocks(side.gradients(names), self.shapes)
-                rounds.append({name: [block] for name, block in blocks.items()})
+            rounds = [plain.rows(names) for plain in self.plains]
             with torch.no_grad():
                 for name in names:
-                    self._add_parameter(name, [found[name] for found in rounds])
+                    self._add_leaf(name, [found[name] for found in rounds])
+
+    def _add_leaf(self, name: str, rows: list[Tensor]) -> None:
+        """Multiply what autograd gave, (N*O, entries) on each side, once it is confirmed."""
+        blocks = [DenseBlock(found, self.shapes[name]) for found in rows]
+        for certificate, block in zip(self.certificates, blocks, strict=False):
+            certificate.confirm(name, block)
+        moved = self.plains[0].displacements.get(name)
+        if moved is None:
+            self._add_parameter(name, [[block] for block in blocks])
+        else:
+            self._add_rows(self.tuning_of[name], moved.module, rows)
 
     def _affordable(self, names: list[str], budget: int) -> list[list[str]]:
         """Parameters whose dense Jacobians fit into half the budget together."""
         groups: list[list[str]] = []
         used = budget
         for name in names:
-            p = self.parameters[name]
-            size = sum(self.size) * p.numel() * p.element_size()
+            leaf = self.leaves[name]
+            size = sum(self.size) * leaf.numel() * leaf.element_size()
             if used + size > budget / 2:
                 groups.append([])
                 used = 0
@@ -318,12 +342,14 @@ class Job:
                 exact_fallback={
                     name: why
                     for name, why in self.fallback.items()
-                    if tuning in self.members[name] or name in binding.entries
+                    if tuning in self.members.get(name, ())
+                    or name in binding.entries
+                    or self.tuning_of.get(name) == tuning
                 },
             )
         errors: dict[str, float] = {}
         for certificate in self.certificates:
-            for name, error in certificate.errors.items() if certificate else ():
+            for name, error in certificate.errors.items():
                 errors[name] = max(error, errors.get(name, 0.0))
         return Kernels(
             kernels,
@@ -334,17 +360,8 @@ class Job:
         )
 
 
-def _opaque(module: str) -> InputError:
-    return InputError(
-        f"module {module!r} does more than one product with its weight, or others use that weight "
-        "in other ways: leave it out of the positions, or wrap the model"
-    )
-
-
-def _use(side: Side, site: Site, gives: Captured, blocks: dict[str, Block]) -> LayerUse:
-    assert site.call is not None
-    block = blocks.get(site.call.weight or "")
-    if not isinstance(block, LinearBlock | EmbeddingBlock):
-        raise _opaque(site.module)
-    weight = side.parameters[str(site.call.weight)].detach()
-    return LayerUse(block, gives.y, weight.T if site.call.transposed else weight)
+def _features(key: str, rows: Tensor | None) -> Round:
+    """Return a layer's features as a block to be judged."""
+    if rows is None:
+        return Round()
+    return Round(blocks={key: [DenseBlock(rows, rows.shape[1:])]})

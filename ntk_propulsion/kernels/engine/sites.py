@@ -264,6 +264,8 @@ def watching(
         return hook
 
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue  # bears no hooks, and shows no torch functions: autograd does what is in it
         handles.append(module.register_forward_pre_hook(begin(name), with_kwargs=True))
         handles.append(module.register_forward_hook(end(name)))
     try:

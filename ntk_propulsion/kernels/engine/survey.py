@@ -9,6 +9,7 @@ that mix examples.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch.utils._pytree import tree_map
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import Batch, call, take
+from ntk_propulsion.kernels.engine.apart import check_chance, close, mixes, mixing_module
+from ntk_propulsion.kernels.engine.forward import evaluate, first_line, unless_memory
 from ntk_propulsion.kernels.engine.probe import Event, Probe
 from ntk_propulsion.kernels.engine.sites import Call, KeyCounter, Layout, SiteKey, watching
 from ntk_propulsion.kernels.outputs import OutputFunction, evaluate_outputs
@@ -100,22 +103,77 @@ def survey(
         InputError: The model mixes examples, or the outputs are not (N, O).
     """
     single, pair = take(batch, [0]), take(batch, [0, 1 if n > 1 else 0])
+    are_complex = {name for name, p in model.named_parameters() if p.is_complex()}
+    watched = {key: name for key, name in names.items() if name not in are_complex}
+    arguments = (model, single, pair, outputs, watched)
+    try:
+        found = _watched(*arguments, counted=True)
+    except InputError:
+        raise
+    except Exception as error:
+        unless_memory(error)
+        found = _bare(*arguments, first_line(error))
+    for name in are_complex.intersection(names.values()):
+        found.uncaptured[name] = "a complex parameter"
+    return found
+
+
+def _bare(
+    model: nn.Module,
+    single: Batch,
+    pair: Batch,
+    outputs: OutputFunction,
+    names: dict[int, str],
+    reason: str,
+) -> Survey:
+    """Survey what fails when all is watched: less closely, or not at all."""
+    try:
+        return _watched(model, single, pair, outputs, names, counted=False)
+    except InputError:
+        raise
+    except Exception as error:
+        unless_memory(error)
+    f_one, f_two = evaluate(model, single, 1, outputs), evaluate(model, pair, 2, outputs)
+    if not close(f_two[:1], f_one):
+        check_chance(model, pair, outputs, f_two)
+        raise mixes("an output changes with the rest of the batch")
+    return Survey(
+        sites=(),
+        outputs=f_one.shape[1],
+        uncaptured=dict.fromkeys(names.values(), f"the model bears no watching ({reason})"),
+        unused=(),
+        opaque=frozenset(name for name, _ in model.named_modules()),
+        graph_bytes=0,
+    )
+
+
+def _watched(
+    model: nn.Module,
+    single: Batch,
+    pair: Batch,
+    outputs: OutputFunction,
+    names: dict[int, str],
+    *,
+    counted: bool,
+) -> Survey:
+    """Survey the model; ``counted`` also measures its graph, which functional transforms refuse."""
     one, two = Probe(model, names), Probe(model, names)
     saved = [0, 0]
-    with _counting_saved(saved, 0):
+    with _counting_saved(saved, 0) if counted else nullcontext():
         f_one = evaluate_outputs(outputs, one.run(single), 1, single)
-    with _counting_saved(saved, 1):
+    with _counting_saved(saved, 1) if counted else nullcontext():
         f_two = evaluate_outputs(outputs, two.run(pair), 2, pair)
-    _check_examples_apart(f_one, f_two, one, two)
+    if not close(f_two[:1], f_one):
+        check_chance(model, pair, outputs, f_two)
+        raise mixing_module(one, two)
     sites, uncaptured = _sites(one, two, model, set(names.values()))
     sites = _expandable(model, pair, outputs, names, sites, f_two)
     seen = {name for site in sites for name in site.parameters} | uncaptured.keys()
-    unused = tuple(sorted(set(names.values()) - seen))
     return Survey(
         sites=tuple(sites),
         outputs=f_one.shape[1],
         uncaptured=uncaptured,
-        unused=unused,
+        unused=tuple(sorted(set(names.values()) - seen)),
         opaque=_opaque(two, sites),
         graph_bytes=max(saved[1] - saved[0], 0),
     )
@@ -167,35 +225,6 @@ def _counting_saved(saved: list[int], slot: int) -> Any:
         return t.detach()  # t itself would keep its graph alive for ever: a circle through C++
 
     return torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)
-
-
-def close(a: Tensor, b: Tensor) -> bool:
-    """Whether two results agree to rounding, relative to their largest entry."""
-    tolerance = 1e-3 if a.dtype == torch.float32 else 1e-8
-    return bool((a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1e-30))
-
-
-def _check_examples_apart(f_one: Tensor, f_two: Tensor, one: Probe, two: Probe) -> None:
-    if not torch.isfinite(f_two).all():
-        raise InputError("the model's outputs are not finite on the first two examples")
-    if close(f_two[:1], f_one):
-        return
-    for event in one.finished:  # innermost first
-        other = two.events.get(event.key)
-        if other is None or not event.outputs or not other.outputs:
-            continue
-        a, b = event.outputs[0], other.outputs[0]
-        layout = Layout.infer(a.shape, b.shape)
-        if layout is None or layout.dim is None:
-            continue
-        first = layout.split(b.detach(), 2)[:1]
-        if not close(first, layout.split(a.detach(), 1)) and event.module:
-            raise InputError(
-                f"module {event.module!r} mixes examples: its output for an example changes with "
-                "the rest of the batch, so a kernel between examples is not defined (batch "
-                "statistics? use running statistics, or another normalisation)"
-            )
-    raise InputError("the model mixes examples: an output changes with the rest of the batch")
 
 
 def _sites(
@@ -319,7 +348,8 @@ def _expandable(
         try:
             found = _run_expanded(model, pair, names, keys)
             values = evaluate_outputs(outputs, found, 2, pair)
-        except (RuntimeError, ValueError, IndexError, InputError):
+        except Exception as error:
+            unless_memory(error)
             return False
         return close(values, expected)
 

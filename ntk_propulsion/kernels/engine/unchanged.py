@@ -20,7 +20,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.dtypes import matching
 from ntk_propulsion.models.reach import MACHINERY, Contents, Place, Reach, reach
 
-CHECKED = 4  # first passes before which every tensor is compared bit by bit
+CHECKED = 2  # first passes before which every tensor is compared bit by bit
 _CACHED = 2**17  # numbers
 _WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -48,7 +48,8 @@ def unchanged(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
         for tensor in _in_dtype(model, found, dtype):
             tensors.append(tensor)
             tensor.convert()
-        keeper = _Keeper(model, _contents(found, MACHINERY), tensors)
+        # a forward that is replaced for some passes (`Feature.displaced`) is no trace of a pass
+        keeper = _Keeper(model, _contents(found, MACHINERY | {"forward"}), tensors)
         handles = _hooks(model, keeper)
         yield
         keeper.check(hooked=bool(handles))

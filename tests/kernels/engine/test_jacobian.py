@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ntk_propulsion.kernels.engine.jacobian import (
     Block,
-    autograd_blocks,
     example_major,
     linear_factors,
     weighted,
@@ -59,9 +58,3 @@ def test_uses_of_one_weight_join_along_the_tokens() -> None:
     torch.testing.assert_close(joined.dense(), J + L)
     assert linear_factors([a, conv1d(2, 3, 2, 0)[0]]) is None
     assert linear_factors([a, bias(2, 3, 2, 0)[0]]) is None
-
-
-def test_plain_gradients_are_dense_blocks() -> None:
-    gradients = [drawn(2, 3, seed=i) for i in range(4)]
-    block = autograd_blocks({"w": gradients}, {"w": torch.Size((2, 3))})["w"]
-    torch.testing.assert_close(block.dense(), torch.stack([g.flatten() for g in gradients]))

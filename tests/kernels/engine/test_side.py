@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from torch import Tensor
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.engine.side import Side
 from ntk_propulsion.kernels.outputs import Loss, resolve_outputs
-from ntk_propulsion.kernels.tunings import BitFit, Propulsion
-from tests.architectures import ALL, build, tokens, vectors
-from tests.kernels.oracle import gradients
+from ntk_propulsion.kernels.tunings import IA3, BitFit, Propulsion
+from tests.architectures import ALL, build, vectors
 
 
 def side(name: str, n: int = 3, outputs: object = "logits") -> Side:
@@ -26,7 +23,7 @@ def test_it_knows_its_examples_parameters_and_the_features_of_each_layer() -> No
     assert found.parameters.keys() == {name for name, _ in found.model.named_parameters()}
     assert found.names == {id(p): name for name, p in found.model.named_parameters()}
     assert found.features.keys() == {"0", "3"}
-    assert {tuning for each in found.features.values() for tuning, _ in each} == {"propulsion"}
+    assert set(found.tuning_of.values()) == {"propulsion"}
 
 
 def test_targets_of_the_outputs_go_with_the_examples() -> None:
@@ -36,13 +33,20 @@ def test_targets_of_the_outputs_go_with_the_examples() -> None:
         side("mlp", 4, Loss([0]))
 
 
-@pytest.mark.parametrize(("name", "batch"), [("mlp", vectors(3)), ("bert", tokens(3))])
-def test_plain_gradients_are_the_rows_of_the_jacobian(name: str, batch: object) -> None:
-    found, model = side(name), build(name)
-    chosen = list(found.parameters)[-3:]
-    expected = gradients(model, batch, "logits", [model.get_parameter(n) for n in chosen])
-    rows: list[Tensor] = [
-        torch.cat([gradient.flatten() for gradient in row])
-        for row in zip(*found.gradients(chosen).values(), strict=True)
+def test_a_feature_is_named_by_layer_and_tuning_and_two_kinds_at_a_layer_apart() -> None:
+    model = build("mlp").requires_grad_(True)
+    tunings = [Propulsion(2), IA3(outputs=("0",), inputs=("0",))]
+    bindings = {tuning.name: tuning.bind(model) for tuning in tunings}
+    found = Side.of(model, bindings, vectors(3), resolve_outputs("logits"))
+    assert [key for key, _ in found.features["0"]] == [
+        "0 (propulsion)",
+        "0 (ia3)",
+        "0 (ia3, inputs)",
     ]
-    torch.testing.assert_close(torch.stack(rows), expected)
+    assert found.tuning_of["0 (ia3, inputs)"] == "ia3"
+
+
+def test_plain_autograd_differentiates_by_the_chosen_parameters_and_all_features() -> None:
+    found = side("mlp").plain(["0.bias"])
+    assert set(found.leaves) == {"0.bias", "0 (propulsion)", "3 (propulsion)"}
+    assert all(not found.leaves[key].any() for key in found.displacements)

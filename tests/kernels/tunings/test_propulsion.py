@@ -139,18 +139,24 @@ class Squashed(nn.Linear):
 
 
 @pytest.mark.parametrize("kind", [Shifted, Squashed])
-def test_layers_that_are_no_plain_layers_are_refused_or_wrapped(kind: type[nn.Linear]) -> None:
+def test_layers_that_are_no_plain_layers_are_autograds_and_named(kind: type[nn.Linear]) -> None:
     model = nn.Sequential(nn.Linear(6, 4), kind(4, 2)).double()
-    with pytest.raises(InputError, match=r"'1' does more than one product.*wrap the model"):
-        compute("mlp", model, Propulsion(2))
-    wrapped = wrap(model, PropulsionConfig(2))
-    found = compute("mlp", wrapped, Propulsion())["propulsion"].matrix
-    assert relative(found, expected("mlp", wrapped, vectors(wrapped))) < 1e-12
+    found = compute("mlp", model, Propulsion(2))
+    wrapped = wrap(copy.deepcopy(model), PropulsionConfig(2))
+    right = expected("mlp", wrapped, vectors(wrapped))
+    assert relative(found["propulsion"].matrix, right) < 1e-12
+    assert set(found.exact_fallback) == {"1 (propulsion)"}
+    assert found["propulsion"].exact_fallback == found.exact_fallback
+    within = compute("mlp", wrapped, Propulsion())["propulsion"].matrix
+    assert relative(within, right) < 1e-12
 
 
-def test_a_weight_that_others_use_too_is_refused_for_features() -> None:
-    with pytest.raises(InputError, match=r"'owner'.*others use that weight"):
-        compute("functional", build("functional"), Propulsion())
+def test_a_weight_that_others_use_too_is_no_hindrance_for_features() -> None:
+    found = compute("functional", build("functional"), Propulsion(2))
+    wrapped = wrap(build("functional"), PropulsionConfig(2))
+    right = expected("functional", wrapped, vectors(wrapped))
+    assert relative(found["propulsion"].matrix, right) < 1e-12
+    assert "owner (propulsion)" in found.exact_fallback
 
 
 @pytest.mark.parametrize(
