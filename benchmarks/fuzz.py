@@ -8,10 +8,14 @@ refused, or came out wrong, with the source of each that did; exit status 1 if a
 from __future__ import annotations
 
 import multiprocessing
+import random
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 
 import click
 import torch
@@ -19,9 +23,12 @@ import torch
 from benchmarks.timing import where_and_when
 from ntk_propulsion.runs.bar import shown
 from tests.kernels.random_judge import COMPUTABLE, INVALID, OUTCOMES, UNCLEAR, WRONG, verdict
+from tests.kernels.random_models import random_case
 
 BLOCK = 20
-LISTED = 10
+CONTEXT = multiprocessing.get_context("forkserver")  # a new process starts in no time
+CONTEXT.set_forkserver_preload([random_case.__module__, verdict.__module__])
+LISTED = 20
 Found = tuple[int, str, str, str]
 """Seed, outcome, why, and the source of a model that is wrong."""
 
@@ -44,18 +51,48 @@ def blocks(seed: int, models: int) -> list[range]:
 def results(seed: int, models: int, minutes: float | None, processes: int) -> Iterator[list[Found]]:
     """Yield blocks as they are done, until all are or the time is up."""
     end = time.monotonic() + 60 * (minutes or float("inf"))
-    work = blocks(seed, models)
-    if processes == 1:
-        for block in work:
-            if time.monotonic() > end:
+    work = iter(blocks(seed, models))
+    died: list[range] = []
+    while True:
+        with ProcessPoolExecutor(processes, CONTEXT) as pool:
+            try:
+                yield from _pooled(pool, work, processes, end, died)
+            except BrokenProcessPool:  # one of these crashed its process, and the others with it
+                pass
+            else:
                 return
-            yield tried(block)
-        return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for found in pool.imap_unordered(tried, work):
+        while died:
+            yield [_apart(seed) for seed in died.pop()]
+
+
+def _pooled(
+    pool: Executor, work: Iterator[range], processes: int, end: float, running: list[range]
+) -> Iterator[list[Found]]:
+    """Yield what a pool finds; the blocks that it works on stand in ``running``."""
+    tasks: dict[Future[list[Found]], range] = {}
+    while True:
+        while len(tasks) < 2 * processes and time.monotonic() < end:
+            block = next(work, None)
+            if block is None:
+                break
+            running.append(block)
+            tasks[pool.submit(tried, block)] = block
+        if not tasks:
+            return
+        done, _ = wait(tasks, return_when=FIRST_COMPLETED)
+        for task in done:
+            found = task.result()
+            running.remove(tasks.pop(task))
             yield found
-            if time.monotonic() > end:
-                return
+
+
+def _apart(seed: int) -> Found:
+    """Try a model in a process of its own: it may end without a word."""
+    with ProcessPoolExecutor(1, CONTEXT) as pool:
+        try:
+            return pool.submit(_tried, seed).result()
+        except BrokenProcessPool:
+            return seed, WRONG, "the process died", str(random_case(random.Random(seed)))
 
 
 def reasons(found: list[Found], outcome: str) -> str:
@@ -64,8 +101,9 @@ def reasons(found: list[Found], outcome: str) -> str:
     first: dict[str, int] = {}
     for seed, what, why, _ in found:
         if what == outcome:
-            count[why[:100]] += 1
-            first.setdefault(why[:100], seed)
+            kind = re.sub(r"'m[\w.]*'|[mp]\d+[\w.]*|\d+", "#", why[:100])
+            count[kind] += 1
+            first.setdefault(kind, seed)
     return "\n".join(f"  {n} x {why} (seed {first[why]})" for why, n in count.most_common(LISTED))
 
 

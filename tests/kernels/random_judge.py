@@ -56,6 +56,7 @@ class Truth:
         scale: Norm of the kernel of all parameters and features.
         mixing: The largest relative difference of a parameter's rows, alone against together.
         random: The same of two equal calls.
+        finite: Whether all rows are.
     """
 
     tunings: list[Tuning] = field(default_factory=list)
@@ -63,6 +64,7 @@ class Truth:
     scale: float = 0.0
     mixing: float = 0.0
     random: float = 0.0
+    finite: bool = True
 
 
 def verdict(seed: int) -> tuple[Case, Verdict]:
@@ -102,6 +104,8 @@ def _asked(case: Case, model: nn.Module, truth: Truth) -> Verdict:
         return Verdict(REFUSED if case.keywords.get("strict") else WRONG, str(error))
     except Exception as error:
         return Verdict(WRONG, f"{type(error).__name__}: {error}")
+    if not truth.finite:
+        return Verdict(WRONG, "a Jacobian that is not finite was not refused")
     if truth.random > MIXES:
         return Verdict(WRONG, f"a random model was not refused ({truth.random:.1e})")
     if truth.mixing > MIXES and "mixing" in case.marks:
@@ -124,7 +128,7 @@ def _asked(case: Case, model: nn.Module, truth: Truth) -> Verdict:
 def _refusal(case: Case, truth: Truth, words: str) -> Verdict:
     if "\n" in words:
         return Verdict(WRONG, f"a refusal of several lines: {words}")
-    if case.marks & {"mixing", "random"} or truth.mixing > AGREES:
+    if not truth.finite or case.marks & {"mixing", "random"} or truth.mixing > AGREES:
         return Verdict(REFUSED, words)
     return Verdict(COMPUTABLE, words)
 
@@ -137,9 +141,9 @@ def _difference(got: Tensor | None, wanted: Tensor | None, scale: float) -> floa
 
 def truth_of(case: Case) -> Truth:
     """Differentiate each example alone, all together, and all together again."""
-    truth, model = Truth(), case.model()
+    truth, model = Truth(), case.exact_model()
     named = dict(model.named_parameters())
-    sides = [batch for batch in (case.data(), case.columns()) if batch is not None]
+    sides = [case.exact(batch) for batch in (case.data(), case.columns()) if batch is not None]
     found = [_rows(truth, model, batch, case.outputs, named) for batch in sides]
     truth.scale = float(_kernel(found, list(named)).norm())
     for name in dict.fromkeys((*case.tunings, "full")):
@@ -165,6 +169,7 @@ def _rows(
     alone = rows_alone(model, batch, outputs, parameters)
     together = rows_together(model, batch, outputs, parameters)
     again = rows_together(model, batch, outputs, parameters)
+    truth.finite &= all(bool(j.isfinite().all()) for j in alone)
     size = max(float(j.norm()) for j in together)
     for a, b, c in zip(alone, together, again, strict=True):
         floor = max(float(b.norm()), 1e-9 * size, 1e-30)
@@ -193,7 +198,7 @@ def _whole(name: str, case: Case, model: nn.Module) -> tuple[list[str], Tuning]:
 
 def _add_features(truth: Truth, case: Case, name: str, sides: list[Any]) -> None:
     """Add what Propulsion's or LoRA's numbers train, as hooks that apply them to the layers."""
-    model = case.model()
+    model = case.exact_model()
     modules = dict(model.named_modules())
     layers = list(select(model)) if module_roles(model) else []
     layers = [each for each in layers if name != "lora" or isinstance(modules[each], nn.Linear)]

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.checkpoint import checkpoint
 
+from ntk_propulsion.kernels.batch import move
 from ntk_propulsion.kernels.outputs import Loss
 from tests.kernels import random_tricks
 from tests.kernels.random_pieces import Writer
@@ -44,7 +45,7 @@ class Case:
 
     Attributes:
         source: Of the classes; the model is ``Net()``.
-        marks: "mixing", "random", "closure".
+        marks: "mixing", "random", "closure"; "endless" where an example is not finite.
         weights: Seed of the weights and of the batch.
         batch: Makes the batch of some examples.
         n: Examples.
@@ -52,6 +53,7 @@ class Case:
         outputs: As `empirical_ntk` takes them.
         tunings: Their names: "full", "bitfit", "head", "parameters", "propulsion", "lora".
         keywords: The others of `empirical_ntk`.
+        narrow: Whether the model is in float32, and its kernel in float64, so on a copy.
         faded: What one parameter is multiplied by: a branch that hardly counts, or a zero head.
     """
 
@@ -64,6 +66,7 @@ class Case:
     outputs: Any
     tunings: tuple[str, ...]
     keywords: Mapping[str, Any]
+    narrow: bool
     faded: float
 
     def model(self) -> nn.Module:
@@ -84,22 +87,34 @@ class Case:
                 parameters[-1 if last else self.weights % len(parameters)].mul_(self.faded)
             for i, module in enumerate(model.modules()):
                 module.training = bool((self.weights >> i % 30) & 1)
-        return model
+        return model.float() if self.narrow else model
+
+    def exact_model(self) -> nn.Module:
+        """Return the same in float64, not a copy but itself."""
+        return self.model().double()
 
     def data(self) -> Any:
         """Return the rows' batch."""
-        with seeded(self.weights + 1):
-            return self.batch(self.n)
+        return self._examples(self.n, 1)
 
     def columns(self) -> Any:
         """Return the columns' batch, if there is another."""
-        with seeded(self.weights + 2):
-            return self.batch(self.other) if self.other else None
+        return self._examples(self.other, 2) if self.other else None
+
+    def _examples(self, n: int, draw: int) -> Any:
+        with seeded(self.weights + draw):
+            batch = self.batch(n)
+        return move(batch, torch.device("cpu"), torch.float32) if self.narrow else batch
+
+    def exact(self, batch: Any) -> Any:
+        """Return a batch in float64."""
+        return move(batch, torch.device("cpu"), torch.float64)
 
     def __str__(self) -> str:
         return (
             f"{self.source}\n# weights {self.weights}, n {self.n}, other {self.other}, outputs "
-            f"{self.outputs}, tunings {self.tunings}, {dict(self.keywords)}, faded {self.faded}, "
+            f"{self.outputs}, tunings {self.tunings}, {dict(self.keywords)}, narrow {self.narrow}, "
+            f"faded {self.faded}, "
             f"marks {sorted(self.marks)}"
         )
 
@@ -121,6 +136,9 @@ def random_case(rng: random.Random) -> Case:
     keywords: dict[str, Any] = {"per_module": rng.random() < 0.8}
     if rng.random() < 0.1:
         keywords["strict"] = True
+    narrow = rng.random() < 0.08
+    if narrow:
+        keywords["dtype"] = "float64"
     n = rng.randint(1, 6)
     if rng.random() < 0.05 and o > 1 and outputs is not _entry:
         outputs = Loss(torch.tensor([rng.randrange(o) for _ in range(n)]))
@@ -135,6 +153,7 @@ def random_case(rng: random.Random) -> Case:
         outputs,
         tunings,
         keywords,
+        narrow,
         rng.choice([1.0] * 17 + [1e-3, 1e-6, 0.0]),
     )
 
@@ -147,15 +166,19 @@ def w_size(rng: random.Random) -> int:
 def _front(w: Writer) -> tuple[str, Callable[[int], Any], str]:
     """Write what makes a state of the batch: signature, batch of n examples, state."""
     t, d = w.t, w.d
-    alike = w.coin(0.05)  # the first two examples are equal
+    alike, endless = w.coin(0.05), w.coin(0.02)  # the first two equal, the last one not finite
 
     def floats(n: int, *shape: int) -> Tensor:
         x = torch.randn(n, *shape, dtype=torch.float64)
+        if endless:
+            x[-1] = float("nan")
         return torch.cat([x[:1], x[:1], x[2:]]) if alike and n > 1 else x
 
     def ids(n: int) -> Tensor:
         return torch.randint(0, VOCABULARY, (n, t))
 
+    if endless:
+        w.marks.add("endless")
     kind = w.pick("x", "x", "vector", "ids", "ids", "masked", "pair", "image", "plain", "bag")
     if kind == "x":
         return "x", lambda n: floats(n, t, d), "x"

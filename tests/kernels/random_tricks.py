@@ -327,8 +327,25 @@ def inner_gradient(w: Writer, h: str) -> str:
 
 @layer
 def numpy(w: Writer, h: str) -> str:
-    gate = f"torch.from_numpy(({h}.detach().numpy() > 0).astype('float64'))"
+    gate = f"torch.from_numpy({h}.detach().numpy() > 0).to({h})"
     return w.var(f"{h} * {w.parameter(w.d)} * {gate}")
+
+
+@layer
+def counted(w: Writer, h: str) -> str:
+    """Change a buffer or an attribute that nothing depends on."""
+    name = w.fresh("count")
+    w.init.append(f"self.register_buffer({name!r}, torch.zeros(()))")
+    w.line(
+        w.pick(
+            f"self.{name} += 1",
+            f"self.{name} = self.{name} + len({h})",
+            f"self.{name}.data = {h}.detach().mean()",
+            f"self.seen = {h}.detach()",
+            f"self.kept = {h}",
+        )
+    )
+    return h
 
 
 @layer

@@ -71,9 +71,8 @@ for _name, _wrap, _prefix in (
         return wrap(Classifier().double()), vectors()
 
     _names = tuple(_prefix + name for name in HEAD)
-    _held = "kernel" if "held" not in _name else "either"
     trouble("H", "kernel", name=f"wrapped_{_name}")(_wrapped)
-    trouble("H", _held, name=f"head_of_wrapped_{_name}", tuning="head", head=_names)(_wrapped)
+    trouble("H", "kernel", name=f"head_of_wrapped_{_name}", tuning="head", head=_names)(_wrapped)
 
 
 @trouble("H", "kernel", tuning="head", head=("1.weight", "1.bias"))
