@@ -166,8 +166,13 @@ def _rows(
     truth: Truth, model: nn.Module, batch: Any, outputs: Any, named: dict[str, Any]
 ) -> dict[str, Tensor]:
     parameters = list(named.values())
-    alone = rows_alone(model, batch, outputs, parameters)
     together = rows_together(model, batch, outputs, parameters)
+    try:
+        alone = rows_alone(model, batch, outputs, parameters)
+    except ValueError as error:
+        if "more than 1 value" not in str(error):
+            raise
+        truth.mixing, alone = float("inf"), together  # one example has no statistics
     again = rows_together(model, batch, outputs, parameters)
     truth.finite &= all(bool(j.isfinite().all()) for j in alone)
     size = max(float(j.norm()) for j in together)

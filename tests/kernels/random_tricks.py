@@ -395,7 +395,7 @@ MIXING: list[Piece] = [
         "{h} / {h}.detach().abs().amax()",
         "{h} + {h}[-1:].detach() * {p}",
         "{h} + torch.arange(len({h}))[:, None, None] * {p}",
-        "({h}.flatten(1) @ {h}.flatten(1).t()).softmax(-1).unsqueeze(-1) @ {h}.mean(1, True)",
+        "torch.einsum('nm,mtd->ntd', ({h}.flatten(1) @ {h}.flatten(1).t()).softmax(-1), {h})",
         "torch.where({h} > {h}.mean(), {h}, 0.5 * {h})",
     ),
 ]

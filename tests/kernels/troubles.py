@@ -41,6 +41,7 @@ class Trouble:
         tolerance: Relative error of the kernel and of each module's part.
         truth: Makes the model and batch that autograd differentiates, where it is another.
         together: Autograd runs all examples in one call: what an author thought of a batch.
+        deadly: Whether a fault may end the process: it is tried in one of its own.
         head: Names of the parameters that train, where the tuning's name does not say.
     """
 
@@ -55,6 +56,7 @@ class Trouble:
     tolerance: float = 1e-6
     truth: Callable[[], Given] | None = None
     together: bool = False
+    deadly: bool = False
     head: tuple[str, ...] = ()
 
     def trained(self, model: nn.Module) -> dict[str, nn.Parameter]:
