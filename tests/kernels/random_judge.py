@@ -22,7 +22,7 @@ from ntk_propulsion.kernels.tunings import BitFit, Full, Head, LoRA, Parameters,
 from ntk_propulsion.models.heads import head_parameters
 from ntk_propulsion.models.roles import module_roles, select
 from tests.kernels.random_models import Case, random_case, seeded
-from tests.kernels.rows import Snapshot, rows_alone, rows_together
+from tests.kernels.rows import Snapshot, outputs_of, rows_alone, rows_together
 
 TOLERANCE = 1e-6
 MIXES = 1e-5  # rows that differ by more are those of another function
@@ -56,7 +56,8 @@ class Truth:
         scale: Norm of the kernel of all parameters and features.
         mixing: The largest relative difference of a parameter's rows, alone against together.
         random: The same of two equal calls.
-        finite: Whether all rows are.
+        outputs_finite: Whether the outputs are.
+        finite: Whether the rows of all parameters are, the trained ones and others.
     """
 
     tunings: list[Tuning] = field(default_factory=list)
@@ -64,6 +65,7 @@ class Truth:
     scale: float = 0.0
     mixing: float = 0.0
     random: float = 0.0
+    outputs_finite: bool = True
     finite: bool = True
 
 
@@ -104,8 +106,9 @@ def _asked(case: Case, model: nn.Module, truth: Truth) -> Verdict:
         return Verdict(REFUSED if case.keywords.get("strict") else WRONG, str(error))
     except Exception as error:
         return Verdict(WRONG, f"{type(error).__name__}: {error}")
-    if not truth.finite:
-        return Verdict(WRONG, "a Jacobian that is not finite was not refused")
+    parts = [part for found in truth.parts.values() for part in found.values()]
+    if not (truth.outputs_finite and all(bool(part.isfinite().all()) for part in parts)):
+        return Verdict(WRONG, "numbers that are not finite were not refused")
     if truth.random > MIXES:
         return Verdict(WRONG, f"a random model was not refused ({truth.random:.1e})")
     if truth.mixing > MIXES and "mixing" in case.marks:
@@ -174,6 +177,7 @@ def _rows(
             raise
         truth.mixing, alone = float("inf"), together  # one example has no statistics
     again = rows_together(model, batch, outputs, parameters)
+    truth.outputs_finite &= bool(outputs_of(model, batch, outputs).isfinite().all())
     truth.finite &= all(bool(j.isfinite().all()) for j in alone)
     size = max(float(j.norm()) for j in together)
     for a, b, c in zip(alone, together, again, strict=True):

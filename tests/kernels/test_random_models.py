@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
@@ -31,20 +33,26 @@ from tests.kernels.random_models import Case, random_case
 from tests.kernels.rows import Snapshot, kernel_of, rows_alone, rows_together
 
 BLOCK = 50
-SEEDS = range(0, 250, BLOCK)
+SEEDS = range(0, 400, BLOCK)
 REFUSED_AT_MOST = 0.03
 
 
-def tried(start: int) -> list[tuple[int, Case, Verdict]]:
-    return [(seed, *verdict(seed)) for seed in range(start, start + BLOCK)]
+def tried(start: int) -> list[tuple[int, Verdict]]:
+    """Return what came of a block of seeds, tried in a process of its own: it might die."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return list(pool.map(verdict_of, range(start, start + BLOCK)))
+
+
+def verdict_of(seed: int) -> tuple[int, Verdict]:
+    return seed, verdict(seed)[1]
 
 
 @pytest.mark.parametrize("start", SEEDS)
 def test_the_kernel_of_a_random_model_is_autograd_s_or_it_is_refused(start: int) -> None:
     found = tried(start)
-    wrong = [f"seed {seed}: {v.why}" for seed, _, v in found if v.outcome == WRONG]
+    wrong = [f"seed {seed}: {v.why}" for seed, v in found if v.outcome == WRONG]
     assert not wrong, "\n".join(wrong) + "\npython -m benchmarks.fuzz --models 1 --seed SEED"
-    outcomes = Counter(v.outcome for _, _, v in found)
+    outcomes = Counter(v.outcome for _, v in found)
     assert outcomes[INVALID] <= 1
     assert outcomes[COMPUTABLE] <= max(2, REFUSED_AT_MOST * BLOCK)
     assert outcomes[PASSED] > BLOCK / 2
@@ -89,15 +97,15 @@ def test_rows_of_random_models_are_those_of_functional_derivatives() -> None:
     compared = 0
     for seed in range(60):
         case = random_case(random.Random(seed))
-        model = case.model().eval()
+        if case.marks & {"random", "endless"} or "count" in case.source:
+            continue  # what counts would keep tensors of torch.func, which die with it
+        model, batch = case.exact_model().eval(), case.exact(case.data())
         named = dict(model.named_parameters())
         try:
-            expected = reference_jacobian(model, case.data(), case.outputs)
+            expected = reference_jacobian(model, batch, case.outputs)
         except Exception:
             continue  # torch.func cannot run everything
-        if "random" in case.marks:
-            continue
-        found = rows_alone(model, case.data(), case.outputs, list(named.values()))
+        found = rows_alone(model, batch, case.outputs, list(named.values()))
         scale = max(float(j.norm()) for j in found)
         for name, rows in zip(named, found, strict=True):
             assert float((rows - expected[name]).norm()) <= 1e-9 * scale, (seed, name)
