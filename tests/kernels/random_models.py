@@ -20,8 +20,9 @@ from torch.utils.checkpoint import checkpoint
 from ntk_propulsion.kernels.batch import move
 from ntk_propulsion.kernels.outputs import Loss
 from tests.kernels import random_tricks
+from tests.kernels.random_mixing import MIXING, RANDOM
 from tests.kernels.random_pieces import Writer
-from tests.kernels.random_tricks import MIXING, RANDOM, chain
+from tests.kernels.random_tricks import chain
 
 VOCABULARY = 7
 SCOPE = {
