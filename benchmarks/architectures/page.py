@@ -10,7 +10,8 @@ import torch
 import transformers
 
 from benchmarks.architectures.classes import Candidate
-from benchmarks.architectures.trial import LENGTH, SHORT, TOLERANCE, N, Trial, Verdict
+from benchmarks.architectures.models import LENGTH, SHORT, N
+from benchmarks.architectures.trial import TOLERANCE, Trial, Verdict
 
 WORDS: dict[Verdict, str] = {
     "exact": "exact",
@@ -70,7 +71,8 @@ def _head(trials: Sequence[Trial], left_out: Mapping[str, str]) -> list[str]:
         "module that is furthest off, beside its own part of the kernel. A kernel counts as "
         f"wrong from {TOLERANCE[torch.float64]:.0e} of either on. Models run in float64 where they "
         "can (some normalise in float32 even then), else in float32 "
-        f"({TOLERANCE[torch.float32]:.0e}).",
+        f"({TOLERANCE[torch.float32]:.0e}). These are then asked for `dtype='float64'` too: that "
+        "must be right or refused as well.",
         "",
         "| family | class | head | verdict | error | module | note |",
         "|---|---|---|---|---|---|---|",

@@ -54,7 +54,7 @@ def fingerprint() -> str:
     """Return a digest of all that a trial's verdict depends on."""
     digest = hashlib.sha256(f"{torch.__version__} {transformers.__version__}".encode())
     package = Path(ntk_propulsion.__file__).parent
-    ours = [_HERE / name for name in ("classes.py", "tiny.py", "trial.py")]
+    ours = [_HERE / name for name in ("classes.py", "tiny.py", "models.py", "trial.py")]
     for path in [*sorted(package.rglob("*.py")), *ours]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

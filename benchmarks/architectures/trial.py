@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
-import random
 import time
-import traceback
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.architectures.classes import Candidate
-from benchmarks.architectures.tiny import BOS, EOS, MASK, OTHER_TOKEN, PAD, tiny
+from benchmarks.architectures.models import (
+    N,
+    build,
+    make_batch,
+    outputs_of,
+    runs,
+    said,
+    set_seed,
+)
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels import empirical_ntk
+from ntk_propulsion.kernels import Kernel, empirical_ntk
 from ntk_propulsion.kernels.batch import Batch, batch_size, call, take
 from ntk_propulsion.kernels.outputs import (
-    MaskLogits,
-    NextTokenLogits,
     OutputsLike,
-    SpanLogits,
     evaluate_outputs,
     resolve_outputs,
     targeted,
@@ -31,8 +32,7 @@ from ntk_propulsion.kernels.outputs import (
 from ntk_propulsion.runs.quiet import quiet
 
 Verdict = Literal["exact", "fallback", "refused", "WRONG", "raw error", "not run"]
-N, LENGTH, SHORT = 3, 6, 4
-MOST_PARAMETERS = 3_000_000
+_FAULTS: tuple[Verdict, ...] = ("WRONG", "raw error")
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}
 """Far above rounding: models of any dtype normalise in float32. Far below a mistake."""
 SMALLEST = 1e-6  # of the kernel: a module below is judged beside this, not beside itself
@@ -80,116 +80,11 @@ def try_class(candidate: Candidate, seed: int = 0) -> Trial:
             batch = make_batch(model, candidate.heads[0], seed)
             failure = runs(model, batch)
         except Exception as error:  # any class may say anything
-            return Trial(candidate.name, "not run", note=_said(error))
+            return Trial(candidate.name, "not run", note=said(error))
         try:
             return _compare(candidate, model, batch, outputs_of(candidate.heads[0]), failure)
         except Exception as error:  # ours, or the model's in what autograd is asked of it
-            return Trial(candidate.name, "not run", note=f"beside the kernel: {_said(error)}")
-
-
-def build(candidate: Candidate, seed: int) -> nn.Module:
-    """Return a tiny model whose weights are all noisy, so that none is without effect.
-
-    Raises:
-        ValueError: It did not become small.
-    """
-    _seed(seed)
-    config = tiny(candidate.config_class)
-    if candidate.heads[0] == "causal" and hasattr(config, "is_decoder"):
-        config.is_decoder = True
-    model: nn.Module = candidate.model_class(config).eval()
-    size = sum(p.numel() for p in model.parameters())
-    if size > MOST_PARAMETERS:
-        raise ValueError(f"its configuration stays large: {size:,} parameters")
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.requires_grad_(p.is_floating_point())
-            if p.is_floating_point():
-                p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
-    return model
-
-
-def make_batch(model: nn.Module, head: str, seed: int) -> dict[str, Tensor]:
-    """Return N token sequences, the second one shorter, each with one mask and an end mark."""
-    generator = torch.Generator().manual_seed(seed + 1)
-    ids = torch.randint(MASK + 1, 40, (N, LENGTH), generator=generator)
-    mask = torch.ones_like(ids)
-    ids[:, 0], ids[:, 2], ids[:, -1] = BOS, MASK, EOS
-    ids[1, SHORT - 1], ids[1, SHORT:], mask[1, SHORT:] = EOS, PAD, 0
-    batch = {"input_ids": ids, "attention_mask": mask}
-    takes = inspect.signature(model.forward).parameters
-    if head == "answers" and "global_attention_mask" in takes:  # else it looks for 3 separators
-        batch["global_attention_mask"] = (ids == BOS).long()
-    if head == "seq2seq":
-        start = torch.full((N, 1), BOS)
-        more = torch.randint(MASK + 1, 40, (N, 3), generator=generator)
-        batch["decoder_input_ids"] = torch.cat([start, more], 1)
-    return batch
-
-
-def outputs_of(head: str) -> OutputsLike:
-    """Return two numbers an example that a head's kernel is of."""
-    words = (OTHER_TOKEN + 2, OTHER_TOKEN + 3)
-    found: dict[str, OutputsLike] = {
-        "classifier": "logits",
-        "causal": NextTokenLogits(words),
-        "masked": MaskLogits(MASK, words),
-        "seq2seq": NextTokenLogits(words),
-        "answers": SpanLogits((1,)),
-    }
-    return found[head]
-
-
-def runs(model: nn.Module, batch: Batch) -> str:
-    """Put the model in float64 where forward and backward run in it, else in float32.
-
-    Returns:
-        Why there are no gradients in either; mostly nothing.
-
-    Raises:
-        Exception: Not even its forward runs.
-    """
-    if not gradients_fail(model.double(), batch):
-        return ""
-    return gradients_fail(model.float(), batch, once_more=True)
-
-
-def gradients_fail(model: nn.Module, batch: Batch, once_more: bool = False) -> str:
-    """Return why autograd has no gradients here; nothing if it has.
-
-    Args:
-        model: In the dtype to try.
-        batch: N examples.
-        once_more: Raise where the forward fails.
-
-    Raises:
-        Exception: The forward's own.
-    """
-    try:
-        with torch.no_grad():
-            values = next(_floats(call(model, batch)))
-    except Exception as error:
-        if once_more:
-            raise
-        return _said(error)
-    if not values.isfinite().all():
-        return "outputs are not finite"
-    try:
-        values = next(_floats(call(model, batch)))
-        trained = [p for p in model.parameters() if p.requires_grad]
-        found = torch.autograd.grad(values.sum(), trained, allow_unused=True)
-    except Exception as error:
-        return _said(error)
-    finite = all(g.isfinite().all() for g in found if g is not None)
-    return "" if finite else "gradients are not finite"
-
-
-def _floats(output: Any) -> Iterator[Tensor]:
-    for name in ("logits", "start_logits"):
-        if getattr(output, name, None) is not None:
-            yield getattr(output, name)
-    yield output[0]
+            return Trial(candidate.name, "not run", note=f"beside the kernel: {said(error)}")
 
 
 def jacobian(model: nn.Module, batch: Batch, outputs: OutputsLike) -> dict[str, Tensor]:
@@ -200,7 +95,7 @@ def jacobian(model: nn.Module, batch: Batch, outputs: OutputsLike) -> dict[str, 
     rows: dict[str, list[Tensor]] = {name: [] for name in named}
     for n in range(batch_size(batch)):
         example = take(examples, slice(n, n + 1))
-        _seed(0)
+        set_seed(0)
         for value in evaluate_outputs(function, call(model, example), 1, example)[0]:
             found = torch.autograd.grad(
                 value, list(named.values()), retain_graph=True, allow_unused=True
@@ -215,39 +110,104 @@ def _compare(
 ) -> Trial:
     """Compare with autograd; where that has no gradients (``failure``), a refusal is the answer."""
     dtype = next(model.parameters()).dtype
-    known: dict[str, Any] = {
-        "name": candidate.name,
-        "dtype": str(dtype).removeprefix("torch."),
-        "parameters": sum(p.numel() for p in model.parameters()),
-    }
-    rows = {} if failure else jacobian(model, batch, outputs)
-    note = f"autograd: {failure}" if failure else behaviour(model, batch, outputs)
+    aside = f"autograd: {failure}" if failure else behaviour(model, batch, outputs)
+    expected = {} if failure else parts_of(model, batch, outputs)
+    answer = ask(model, batch, outputs, expected, dtype)
+    if dtype != torch.float64 and not failure and answer.kernel is not None:
+        also = ask(model, batch, outputs, expected, dtype, asked=torch.float64)
+        if also.verdict in _FAULTS:
+            answer = replace(answer, verdict=also.verdict, note=f"in float64: {also.note}")
+        elif also.verdict == "refused":
+            aside = _joined(aside, f"in float64: {also.note}")
+    if answer.verdict == "refused" and not aside:
+        aside = "plain autograd can"
+    return Trial(
+        candidate.name,
+        answer.verdict,
+        answer.whole,
+        answer.worst,
+        str(dtype).removeprefix("torch."),
+        sum(p.numel() for p in model.parameters()),
+        dict(answer.kernel.exact_fallback) if answer.kernel else {},
+        _joined(answer.note, aside),
+        answer.seconds,
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What ``empirical_ntk`` said once; ``kernel`` is None if there is none."""
+
+    verdict: Verdict
+    note: str = ""
+    kernel: Kernel | None = None
+    whole: float | None = None
+    worst: float | None = None
+    seconds: float = 0.0
+
+
+def ask(
+    model: nn.Module,
+    batch: Batch,
+    outputs: OutputsLike,
+    expected: dict[str, Tensor],
+    dtype: torch.dtype,
+    asked: torch.dtype | None = None,
+) -> Answer:
+    """Ask for the kernel and judge it.
+
+    Args:
+        model: In ``dtype``.
+        batch: Its examples.
+        outputs: Of the kernel.
+        expected: Each module's part; empty if autograd has none.
+        dtype: Whose tolerance counts.
+        asked: The dtype that the kernel is to be computed in, if not the model's own.
+    """
     before = {name: t.clone() for name, t in model.state_dict().items()}
     start = time.perf_counter()
-    try:
-        _seed(0)
-        kernel = empirical_ntk(model, batch, "full", outputs, per_module=True)["full"]
-    except InputError as error:
-        able = "" if note else "plain autograd can"
-        return Trial(verdict="refused", note=_joined(str(error), note or able), **known)
-    except Exception as error:
-        return Trial(verdict="raw error", note=_joined(_said(error), note), **known)
-    known["seconds"] = round(time.perf_counter() - start, 2)
+    answer = _answer(model, batch, outputs, expected, dtype, asked)
     changed = [name for name, t in model.state_dict().items() if not same(t, before[name])]
     if changed:
-        return Trial(
-            verdict="WRONG", note=_joined(f"{changed[0]} came back changed", note), **known
-        )
-    if failure:
-        return Trial(verdict="WRONG", note=_joined("a kernel of nothing", note), **known)
-    expected = {name: j.double() @ j.double().T for name, j in rows.items()}
+        answer = replace(answer, verdict="WRONG", note=f"{changed[0]} came back changed")
+    return replace(answer, seconds=round(time.perf_counter() - start, 2))
+
+
+def _answer(
+    model: nn.Module,
+    batch: Batch,
+    outputs: OutputsLike,
+    expected: dict[str, Tensor],
+    dtype: torch.dtype,
+    asked: torch.dtype | None,
+) -> Answer:
+    set_seed(0)
+    try:
+        found = empirical_ntk(model, batch, "full", outputs, per_module=True, dtype=asked)["full"]
+    except InputError as error:
+        return Answer("refused", str(error))
+    except Exception as error:
+        return Answer("raw error", said(error))
+    if not expected:
+        return Answer("WRONG", "a kernel where autograd has none", found)
+    if not found.matrix.isfinite().all():
+        return Answer("WRONG", "a kernel that is not finite, and no word of it", found)
     total = torch.stack(list(expected.values())).sum(0)
-    whole = float((kernel.matrix.double() - total).norm() / total.norm())
-    worst, where = _worst(kernel.per_module, expected, float(total.norm()))
-    known |= {"error": whole, "worst": worst, "fallback": dict(kernel.exact_fallback)}
+    whole = float((found.matrix.double() - total).norm() / total.norm())
+    worst, where = _worst(found.per_module, expected, float(total.norm()), TOLERANCE[dtype])
     if not max(whole, worst) <= TOLERANCE[dtype]:
-        return Trial(verdict="WRONG", note=_joined(where, note), **known)
-    return Trial(verdict="fallback" if kernel.exact_fallback else "exact", note=note, **known)
+        return Answer("WRONG", where, found, whole, worst)
+    return Answer("fallback" if found.exact_fallback else "exact", "", found, whole, worst)
+
+
+def parts_of(model: nn.Module, batch: Batch, outputs: OutputsLike) -> dict[str, Tensor]:
+    """Return each module's part of the kernel by autograd, in float64."""
+    parts: dict[str, Tensor] = {}
+    for name, rows in jacobian(model, batch, outputs).items():
+        module = name.rpartition(".")[0]
+        part = rows.double() @ rows.double().T
+        parts[module] = parts[module] + part if module in parts else part
+    return parts
 
 
 def same(a: Tensor, b: Tensor) -> bool:
@@ -255,20 +215,20 @@ def same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
-def _worst(found: dict[str, Tensor], expected: dict[str, Tensor], norm: float) -> tuple[float, str]:
+def _worst(
+    found: dict[str, Tensor], expected: dict[str, Tensor], norm: float, tolerance: float
+) -> tuple[float, str]:
     """Return the largest error of a module beside its own part of the kernel, and which it is."""
-    parts: dict[str, Tensor] = {}
-    for name, part in expected.items():
-        module = name.rpartition(".")[0]
-        parts[module] = parts[module] + part if module in parts else part
     errors = {
         module: float((found[module].double() - part if module in found else part).norm())
         / max(float(part.norm()), SMALLEST * norm)
-        for module, part in parts.items()
+        for module, part in expected.items()
     }
-    module = max(errors, key=lambda name: errors[name])
-    wrong = sum(error > TOLERANCE[torch.float64] for error in errors.values())
-    return errors[module], f"{wrong} of {len(errors)} modules, most {module or 'the model'}"
+    wrong = [module for module, error in errors.items() if not error <= tolerance]
+    module = max(wrong or errors, key=lambda name: errors[name])
+    return errors[
+        module
+    ], f"{len(wrong)} of {len(errors)} modules, {module or 'the model'} among them"
 
 
 @torch.no_grad()
@@ -293,19 +253,5 @@ def behaviour(model: nn.Module, batch: Batch, outputs: OutputsLike) -> str:
     return "; ".join(said)
 
 
-def _said(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-1]
-    ours = [f for f in frames if "ntk_propulsion" in f.filename and "benchmarks" not in f.filename]
-    where = [f"{f.filename.rpartition('/')[2]}:{f.lineno}" for f in [*ours[-1:], last]]
-    return f"{type(error).__name__}: {' '.join(lines)[:200]} ({', '.join(dict.fromkeys(where))})"
-
-
 def _joined(*parts: str) -> str:
     return "; ".join(filter(None, parts))
-
-
-def _seed(seed: int) -> None:
-    torch.manual_seed(seed)
-    random.seed(seed)
