@@ -124,3 +124,9 @@ def test_a_page_says_what_came_of_each_class() -> None:
     )
     assert "exact by fallback | 1e-16 | 1e-15 | `w`: why |" in text
     assert "| `WhisperForCausalLM` | audio |" in text
+
+
+def test_no_class_has_a_wrong_kernel_or_an_error_that_is_not_ours() -> None:
+    text = PAGE.read_text()
+    assert "**wrong**" not in text
+    assert "**raw error**" not in text

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from ntk_propulsion.kernels.batch import Batch, batch_size, call, take
 from ntk_propulsion.kernels.outputs import (
@@ -103,11 +104,11 @@ class Snapshot:
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters = {
-            name: (p, p.detach().clone(), p.requires_grad, p.grad)
+            name: (p, _numbers(p), p.requires_grad, p.grad)
             for name, p in model.named_parameters(remove_duplicate=False)
         }
         self.buffers = {
-            name: (id(b), b, b.detach().clone(), b.requires_grad)
+            name: (id(b), b, _numbers(b), b.requires_grad)
             for name, b in model.named_buffers(remove_duplicate=False)
         }
         self.modules = {
@@ -127,6 +128,13 @@ class Snapshot:
                 if not all(map(_same, before[name], after[name])):
                     found.append(f"{what} {name}: changed")
         return sorted(found)
+
+
+def _numbers(tensor: Tensor) -> Tensor | None:
+    """Return a copy of what a tensor holds; None if it holds nothing yet, or nowhere."""
+    if isinstance(tensor, UninitializedParameter) or tensor.is_meta:
+        return None
+    return (tensor.to_dense() if tensor.layout != torch.strided else tensor).detach().clone()
 
 
 def _hooks(module: nn.Module) -> tuple[int, ...]:

@@ -190,7 +190,7 @@ def pairs_of_numbers() -> Given:
     return Sized(), {"x": vectors(), "sizes": [(1, 2), (2, 2), (1, 1), (3, 1), (1, 4), (2, 1)]}
 
 
-@trouble("G", "refused", "batch|example|length")
+@trouble("G", "kernel")
 def ragged_tensors_in_a_list() -> Given:
     class Ragged(Net):
         def forward(self, parts: list[Tensor]) -> Tensor:

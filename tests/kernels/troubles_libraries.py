@@ -294,7 +294,7 @@ def losses_of_one_batch() -> Given:
     return Net(), vectors()
 
 
-@trouble("P", "refused", "mixes")
+@trouble("P", "refused", "mixes|quantised")
 def quantised_layers() -> Given:
     """Dynamic quantisation: one scale for the activations of all examples."""
     with warnings.catch_warnings():

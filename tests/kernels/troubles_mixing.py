@@ -247,17 +247,6 @@ drawing("reparametrised", lambda m, h: h + h.exp() * torch.randn_like(h), zero_h
 drawing("shuffled_features", lambda m, h: h[:, torch.randperm(5)])
 
 
-@trouble("A", "refused", "random")
-def counts_its_calls() -> Given:
-    """A number kept from call to call, in no buffer."""
-
-    def warm(m: Any, h: Tensor) -> Tensor:
-        m.calls = getattr(m, "calls", 0) + 1
-        return h * (1 + m.calls)
-
-    return Net(warm), vectors()
-
-
 @trouble("A", "refused", "random|mixes")
 def carries_its_state() -> Given:
     """A recurrent state that outlives the call."""
