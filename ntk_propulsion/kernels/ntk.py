@@ -24,6 +24,7 @@ from ntk_propulsion.kernels.outputs import BatchOutputs, OutputsLike, resolve_ou
 from ntk_propulsion.kernels.plan import Plan
 from ntk_propulsion.kernels.tunings import Tuning, TuningLike, resolve_tuning
 from ntk_propulsion.models.differentiable import check_differentiable
+from ntk_propulsion.models.state import evaluation_mode
 from ntk_propulsion.runs.bar import shown
 
 T = TypeVar("T")
@@ -154,20 +155,22 @@ def open_job(
 ) -> Iterator[Job]:
     """Check all arguments, prepare the models, survey and plan."""
     batches = [checked_batch(models[0], each) for each in data]
-    for model in models:
-        check_differentiable(model)
-    resolved = resolve_tunings(tunings)
-    bindings = [{tuning.name: tuning.bind(model) for tuning in resolved} for model in models]
-    if len(models) > 1:
-        _check_alike(models, bindings)
-    function = resolve_outputs(outputs)
-    if len(data) > 1 and isinstance(function, BatchOutputs) and function.of_one_batch:
-        raise InputError(
-            f"{type(function).__name__} was given what belongs to the examples of one batch: for a "
-            "cross kernel, labels go into both batches"
-        )
-    work = options.compute_dtype(*models)
     with ExitStack() as stack:
+        for model in models:
+            check_differentiable(model)
+            # before anything reads a weight: spectral norms move as they are read in training mode
+            stack.enter_context(evaluation_mode(model))
+        resolved = resolve_tunings(tunings)
+        bindings = [{tuning.name: tuning.bind(model) for tuning in resolved} for model in models]
+        if len(models) > 1:
+            _check_alike(models, bindings)
+        function = resolve_outputs(outputs)
+        if len(data) > 1 and isinstance(function, BatchOutputs) and function.of_one_batch:
+            raise InputError(
+                f"{type(function).__name__} was given what belongs to the examples of one batch: "
+                "for a cross kernel, labels go into both batches"
+            )
+        work = options.compute_dtype(*models)
         # a compiled model runs as it was written: hooks would be traced, at minutes a layer
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         ready = [

@@ -29,6 +29,7 @@ from ntk_propulsion.kernels.outputs import (
 )
 from ntk_propulsion.kernels.tunings import TuningLike, resolve_tuning
 from ntk_propulsion.kernels.tunings._tuning import differentiable
+from ntk_propulsion.models.state import evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,8 @@ def ntk_operator(
     chosen = Options.given(options, dtype=dtype, chunk=chunk)
     batch = checked_batch(model, data)
     resolved = resolve_tuning(tuning)
-    binding = resolved.bind(model)
+    with evaluation_mode(model):  # spectral norms move as they are read in training mode
+        binding = resolved.bind(model)
     if binding.features or binding.entries:
         raise InputError(
             f"an operator's tuning trains whole parameters of the model, and {resolved.name!r} "

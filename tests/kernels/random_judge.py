@@ -19,6 +19,7 @@ from ntk_propulsion import InputError, empirical_ntk
 from ntk_propulsion.kernels.batch import batch_size
 from ntk_propulsion.kernels.engine.certificate import CertificateError
 from ntk_propulsion.kernels.tunings import BitFit, Full, Head, LoRA, Parameters, Propulsion, Tuning
+from ntk_propulsion.kernels.tunings._tuning import place_of
 from ntk_propulsion.models.heads import head_parameters
 from ntk_propulsion.models.roles import module_roles, select
 from tests.kernels.random_models import Case, random_case, seeded
@@ -202,7 +203,7 @@ def _whole(name: str, case: Case, model: nn.Module) -> tuple[list[str], Tuning]:
     """Return the names of the parameters that a tuning trains, and the tuning."""
     names = [each for each, _ in model.named_parameters()]
     if name == "bitfit":
-        return [each for each in names if "bias" in each.rpartition(".")[2]], BitFit()
+        return [each for each in names if "bias" in place_of(each)[1]], BitFit()
     if name == "head":
         return head_parameters(model), Head()
     if name == "parameters":
@@ -213,7 +214,7 @@ def _whole(name: str, case: Case, model: nn.Module) -> tuple[list[str], Tuning]:
 
 def _add_features(truth: Truth, case: Case, name: str, sides: list[Any]) -> None:
     """Add what Propulsion's or LoRA's numbers train, as hooks that apply them to the layers."""
-    model = case.exact_model()
+    model = case.exact_model().eval()  # some weights move as they are read in training mode
     modules = dict(model.named_modules())
     layers = list(select(model)) if module_roles(model) else []
     layers = [each for each in layers if name != "lora" or isinstance(modules[each], nn.Linear)]

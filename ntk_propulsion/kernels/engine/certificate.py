@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from types import MappingProxyType
 
 import torch
@@ -29,6 +30,7 @@ from ntk_propulsion.kernels.engine.plain import Plain, Sums, real
 # Far above rounding (float64 models still normalise in float32), far below any real mistake.
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}
 NOISE = 100  # roundings of the largest gradient: a model is refused for nothing smaller
+FEW, ALONE = 8, 2  # up to so many examples all give outputs alone; gradients alone, so many
 ROUNDING = 10  # times the tolerance: below, autograd does a parameter; above, the model is refused
 
 
@@ -37,13 +39,21 @@ class CertificateError(InputError, RuntimeError):
 
 
 def regrouped(n: int, chunk: int, generator: torch.Generator) -> list[list[int]]:
-    """Return n examples in another order, in groups of at most ``chunk``, never all in one."""
+    """Return n examples in another order, in groups of at most ``chunk``, never all in one.
+
+    Some are alone: what a batch shares (the largest number in it, say) may be the same in every
+    larger group.
+    """
     order = list(range(n))
     while n > 1 and order == sorted(order):
         order = torch.randperm(n, generator=generator).tolist()
-    first = max(1, 3 * min(chunk, n) // 8)
-    rest = range(first, n, chunk)
-    return [order[:first], *(order[start : start + chunk] for start in rest)]
+    alone = min(ALONE, max(1, n // 2))
+    rest = order[alone:]
+    first = 3 * min(chunk, len(rest)) // 8
+    first = first if first > 1 else min(chunk, max(1, len(rest)))
+    bounds = [0, *range(first, len(rest), chunk), len(rest)]
+    groups = [rest[start:stop] for start, stop in pairwise(bounds) if stop > start]
+    return [*([i] for i in order[:alone]), *groups]
 
 
 def in_order(n: int, chunk: int) -> list[list[int]]:
@@ -77,6 +87,7 @@ class Certificate:
         self.directed = True
         self.expected = self._ask()
         self._check_gradients_finite()
+        self._check_alone()
 
     def _ask(self) -> Sums:
         """Ask autograd, for products with v alone where that is possible: a third cheaper."""
@@ -234,6 +245,16 @@ class Certificate:
     def _zero(self, name: str) -> Tensor:
         leaf = real(self.plain.leaves[name].detach())
         return self.c.new_zeros(leaf.shape[:1] if leaf.dim() > 1 else leaf.shape)
+
+    def _check_alone(self) -> None:
+        """Call the model on examples alone: on one for the second time, on all if they are few."""
+        (first,), *others = self.groups
+        if not self._same(self.plain.outputs_of(first), self.expected.values[[first]]):
+            raise is_random()
+        for place in (i for group in others for i in group if self.plain.n <= FEW):
+            if not self._same(self.plain.outputs_of(place), self.expected.values[[place]]):
+                self.check_apart()
+                raise mixes("outputs of an example alone are not those in a batch")
 
     def _check_gradients_finite(self) -> None:
         for name, gradient in self.expected.gradients.items():

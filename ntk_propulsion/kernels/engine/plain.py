@@ -148,6 +148,11 @@ class Plain:
                         rows[name].append(row.flatten().to(self.dtype))
         return {name: torch.stack(found) for name, found in rows.items()}
 
+    @torch.enable_grad()
+    def outputs_of(self, example: int) -> Tensor:
+        """Return the outputs of an example alone, (1, O); models may differentiate inside."""
+        return self._evaluate([example]).detach()
+
     def _evaluate(self, examples: list[int]) -> Tensor:
         return evaluate(self.model, take(self.batch, examples), len(examples), self.outputs)
 

@@ -181,9 +181,16 @@ def test_gradients_that_change_with_the_grouping_are_mixing() -> None:
 def test_outputs_that_change_with_the_grouping_are_mixing() -> None:
     model = Mixing()
     nn.init.ones_(model.head.weight)
-    certificate = certified(vectors(N), model=model)
     with pytest.raises(InputError, match="mixes examples"):
-        certificate.check_values(model(vectors(N)), slice(0, N))
+        certified(vectors(N), model=model)
+
+
+def test_outputs_of_a_captured_pass_are_those_of_the_batch() -> None:
+    model, x = layer(), vectors(N)
+    certificate = certified(x, model=model)
+    certificate.check_values(model(x), slice(0, N))
+    with pytest.raises(InputError, match="mixes examples"):
+        certificate.check_values(model(x) + 0.1, slice(0, N))
 
 
 def test_gradients_that_differ_between_equal_calls_are_chance() -> None:
@@ -210,3 +217,6 @@ def test_examples_are_regrouped_each_once_and_never_as_they_came(n: int, chunk: 
     if n > 1:
         assert len(groups) > 1
         assert [i for group in groups for i in group] != list(range(n))
+        assert len(groups[0]) == 1
+    if n > 2 and chunk > 1:
+        assert max(map(len, groups)) > 1
