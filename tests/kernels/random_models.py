@@ -131,7 +131,9 @@ def random_case(rng: random.Random) -> Case:
         w.marks.add("mixing" if trouble < 0.06 else "random")
         h = chain(w, h, rng.randint(0, 1))
     returned, o, outputs = _end(w, h)
-    tunings = rng.choice([("full",)] * 8 + [("bitfit",), ("head",), ("parameters",)])
+    tunings: tuple[str, ...] = rng.choice(
+        [("full",)] * 8 + [("bitfit",), ("head",), ("parameters",)]
+    )
     if rng.random() < 0.15:
         tunings = (*tunings, *rng.sample(["propulsion", "lora"], rng.randint(1, 2)))
     keywords: dict[str, Any] = {"per_module": rng.random() < 0.8}

@@ -32,8 +32,8 @@ from tests.kernels.random_judge import (
 from tests.kernels.random_models import Case, random_case
 from tests.kernels.rows import Snapshot, kernel_of, rows_alone, rows_together
 
-BLOCK = 50
-SEEDS = range(0, 400, BLOCK)
+BLOCK = 200
+SEEDS = range(0, 3000, BLOCK)  # about a minute of one core
 REFUSED_AT_MOST = 0.03
 
 
@@ -53,7 +53,7 @@ def test_the_kernel_of_a_random_model_is_autograd_s_or_it_is_refused(start: int)
     wrong = [f"seed {seed}: {v.why}" for seed, v in found if v.outcome == WRONG]
     assert not wrong, "\n".join(wrong) + "\npython -m benchmarks.fuzz --models 1 --seed SEED"
     outcomes = Counter(v.outcome for _, v in found)
-    assert outcomes[INVALID] <= 1
+    assert outcomes[INVALID] <= BLOCK / 50
     assert outcomes[COMPUTABLE] <= max(2, REFUSED_AT_MOST * BLOCK)
     assert outcomes[PASSED] > BLOCK / 2
 

@@ -30,7 +30,7 @@ from ntk_propulsion.kernels.engine.plain import Plain, Sums, real
 # Far above rounding (float64 models still normalise in float32), far below any real mistake.
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}
 NOISE = 100  # roundings of the largest gradient: a model is refused for nothing smaller
-FEW, ALONE = 8, 2  # up to so many examples all give outputs alone; gradients alone, so many
+FEW, ALONE = 8, 2  # up to so many examples all give outputs alone, and so many gradients
 ROUNDING = 10  # times the tolerance: below, autograd does a parameter; above, the model is refused
 
 
@@ -41,13 +41,13 @@ class CertificateError(InputError, RuntimeError):
 def regrouped(n: int, chunk: int, generator: torch.Generator) -> list[list[int]]:
     """Return n examples in another order, in groups of at most ``chunk``, never all in one.
 
-    Some are alone: what a batch shares (the largest number in it, say) may be the same in every
-    larger group.
+    Of few, some are alone: what a batch shares (the largest number in it, say) may be the same in
+    every larger group.
     """
     order = list(range(n))
     while n > 1 and order == sorted(order):
         order = torch.randperm(n, generator=generator).tolist()
-    alone = min(ALONE, max(1, n // 2))
+    alone = min(ALONE, max(1, n // 2)) if n <= FEW else 0
     rest = order[alone:]
     first = 3 * min(chunk, len(rest)) // 8
     first = first if first > 1 else min(chunk, max(1, len(rest)))
@@ -247,12 +247,14 @@ class Certificate:
         return self.c.new_zeros(leaf.shape[:1] if leaf.dim() > 1 else leaf.shape)
 
     def _check_alone(self) -> None:
-        """Call the model on examples alone: on one for the second time, on all if they are few."""
-        (first,), *others = self.groups
-        if not self._same(self.plain.outputs_of(first), self.expected.values[[first]]):
+        """Call the model on examples alone: on one twice, and on all if they are few."""
+        first, *others = (i for group in self.groups for i in group)
+        once, again = self.plain.outputs_of(first), self.plain.outputs_of(first)
+        if not self._same(once, again):
             raise is_random()
-        for place in (i for group in others for i in group if self.plain.n <= FEW):
-            if not self._same(self.plain.outputs_of(place), self.expected.values[[place]]):
+        for place in (first, *(others if self.plain.n <= FEW else ())):
+            alone = once if place == first else self.plain.outputs_of(place)
+            if not self._same(alone, self.expected.values[[place]]):
                 self.check_apart()
                 raise mixes("outputs of an example alone are not those in a batch")
 

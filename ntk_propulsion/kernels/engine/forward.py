@@ -33,7 +33,7 @@ def evaluate(model: nn.Module, batch: Batch, n: int, outputs: OutputFunction) ->
         InputError: The model or the output function fails on them, or gives something else.
     """
     examples = "one example alone" if n == 1 else f"{n} examples at once"
-    with said_as_input(f"the model does not run on {examples}"):
+    with said_as_input(f"the model does not run on {examples} (call it so to see where)"):
         output = call(model, batch)
     with said_as_input(f"the outputs' function does not run on {examples}"):
         values = evaluate_outputs(outputs, output, n, batch)
