@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.kernels.batch import batch_size, call, move, take
 from ntk_propulsion.kernels.data import Data, as_batch, checked_batch
-from ntk_propulsion.kernels.dtypes import matching
+from ntk_propulsion.kernels.dtypes import Dtype, matching
 from ntk_propulsion.kernels.engine.prepared import prepared
 from ntk_propulsion.kernels.operator import Jacobian
 from ntk_propulsion.kernels.options import DEFAULT_OPTIONS, Options
@@ -33,7 +33,9 @@ def linearized_outputs(
     data: Data,
     outputs: OutputsLike = "logits",
     *,
-    options: Options = DEFAULT_OPTIONS,
+    dtype: Dtype | None = None,
+    chunk: int | None = None,
+    options: Options | None = None,
 ) -> Tensor:
     """Return f_0 + J_0 (theta_t - theta_0), (N, O): exact, J_0 is never formed.
 
@@ -52,22 +54,25 @@ def linearized_outputs(
             their names in ``model.named_parameters()``.
         data: N examples, as in :func:`ntk_propulsion.empirical_ntk`.
         outputs: As in :func:`ntk_propulsion.empirical_ntk`.
-        options: Number format, and the examples a pass takes at once (8 by default).
+        dtype: To compute in; the model's own by default, at least float32.
+        chunk: Examples a pass takes at once; 8 by default.
+        options: Both in one object, instead of them.
 
     Raises:
         InputError: Bad batch or outputs; parameters that the model does not have, or of another
             shape; a model that is random, mixes examples, or has no second derivatives.
     """
-    work = options.compute_dtype(model)
+    chosen = Options.given(options, dtype=dtype, chunk=chunk)
+    work = chosen.compute_dtype(model)
     change = displacement(model, displaced, work)
     batch = as_batch(data)
-    values = model_outputs(model, batch, outputs, options=options)
+    values = model_outputs(model, batch, outputs, options=chosen)
     if not change:
         return values
     function = resolve_outputs(outputs)
     ready = targeted(function, move(batch, values.device, work))
-    n, chunk = batch_size(batch), options.chunk or CHUNK
-    jacobian = Jacobian(model, work, tuple(change), ready, function, n, chunk)
+    n, at_once = batch_size(batch), chosen.chunk or CHUNK
+    jacobian = Jacobian(model, work, tuple(change), ready, function, n, at_once)
     jacobian.outputs()  # refuses what has no kernel, or wrong second derivatives
     return values + jacobian.product(list(change.values()))
 

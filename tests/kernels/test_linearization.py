@@ -191,3 +191,13 @@ def test_values_are_those_of_a_model_that_no_pass_has_written() -> None:
     values = model_outputs(model, vectors(4), options=Options(chunk=1))
     assert oracle.relative(values, nn.Linear.forward(model, vectors(4)).detach()) < 1e-13
     assert "count" not in vars(model)
+
+
+def test_chunk_and_dtype_may_be_given_beside_or_in_options() -> None:
+    model, x = build("mlp").float(), vectors(5).float()
+    moved = {"0.bias": model[0].bias.detach() + 1}
+    apart = linearized_outputs(model, moved, x, chunk=2, dtype="float64")
+    options = Options(chunk=2, dtype="float64")
+    assert torch.equal(apart, linearized_outputs(model, moved, x, options=options))
+    with pytest.raises(InputError, match="options= holds"):
+        linearized_outputs(model, moved, x, chunk=2, options=options)
