@@ -88,9 +88,12 @@ def test_names_of_a_damaged_configuration_are_noted_or_refused(tmp_path):
     task = named(make_task(), NAMES[2])
     for names in ({"0": 5, "1": None}, {"0": "a\nb\ud83d", "7": "positive"}, {"0": ["a"], "1": {}}):
         (folder / "config.json").write_text(json.dumps(config | {"id2label": names}))
-        (note,) = load(str(folder), task).notes
-        assert "could not be checked" in note
-        assert note.isprintable()
+        try:
+            (said,) = load(str(folder), task).notes
+        except InputError as error:  # some versions of transformers refuse such names themselves
+            said = str(error)
+        assert "could not be checked" in said or "damaged" in said
+        assert said.isprintable()
 
 
 def test_a_regression_and_a_drawn_head_are_left_alone(tmp_path):
