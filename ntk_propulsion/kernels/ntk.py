@@ -83,7 +83,7 @@ def empirical_ntk(
         dtype: To compute in, ``"float64"`` or a torch.dtype; the model's own by default, at least
             float32. Sums over modules are in float64.
         memory: Budget beside the model, e.g. ``"8GiB"``; half of what is free by default.
-        certificate: Compare with autograd (about one more backward pass).
+        certificate: Compare with autograd (about one more forward and backward pass).
         strict: Raise instead of falling back to autograd.
         product: ``"gradient"``; for Adam ``"sign"``, <sign g, sign g'>, and ``"asymmetric"``,
             <g, sign g'>, the kernels of SignGD (Malladi et al. 2023). Where a gradient vanishes
@@ -156,8 +156,9 @@ def open_job(
     """Check all arguments, prepare the models, survey and plan."""
     batches = [checked_batch(models[0], each) for each in data]
     with ExitStack() as stack:
-        for model in models:
+        for model in models[1:]:  # the first was checked beside the data
             check_differentiable(model)
+        for model in models:
             # before anything reads a weight: spectral norms move as they are read in training mode
             stack.enter_context(evaluation_mode(model))
         resolved = resolve_tunings(tunings)

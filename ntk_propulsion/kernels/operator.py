@@ -16,7 +16,8 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels.batch import Batch, batch_size, move, take
 from ntk_propulsion.kernels.data import Data, checked_batch
 from ntk_propulsion.kernels.dtypes import Dtype
-from ntk_propulsion.kernels.engine.certificate import TOLERANCE, Certificate
+from ntk_propulsion.kernels.engine.apart import tolerance_of
+from ntk_propulsion.kernels.engine.certificate import Certificate
 from ntk_propulsion.kernels.engine.forward import evaluate
 from ntk_propulsion.kernels.engine.plain import Plain
 from ntk_propulsion.kernels.engine.prepared import prepared
@@ -117,7 +118,7 @@ class Jacobian:
             found = float((v * one.product(u)).sum())
         except RuntimeError:  # torch says that a gradient (a sparse one, say) has none of its own
             found = float("nan")
-        if not abs(found - size) <= TOLERANCE.get(v.dtype, 1e-2) * size:
+        if not abs(found - size) <= tolerance_of(v.dtype) * size:
             raise InputError(
                 f"{type(self.model).__name__} has a module whose gradient cannot be differentiated "
                 "again, which products with the kernel need: take empirical_ntk"

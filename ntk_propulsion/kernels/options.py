@@ -53,7 +53,7 @@ class Options:
         chunk: Examples that a pass of an operator or of the linearized model takes at once.
             Kernels choose by the memory.
         seed: Of the certificate's random weights.
-        certificate: Compare with autograd (about one more backward pass).
+        certificate: Compare with autograd (about one more forward and backward pass).
         strict: Raise instead of falling back to autograd.
         product: ``"gradient"``; for Adam ``"sign"`` and ``"asymmetric"``.
         precision: Of the products: ``"highest"``, ``"tf32"`` or ``"bf16"``.

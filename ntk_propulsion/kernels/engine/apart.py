@@ -12,6 +12,8 @@ from ntk_propulsion.kernels.engine.probe import Probe
 from ntk_propulsion.kernels.engine.sites import Layout
 from ntk_propulsion.kernels.outputs import OutputFunction
 
+# Far above rounding (float64 models still normalise in float32), far below any real mistake.
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}
 CALLS = 8  # what is drawn seldom (a whole path dropped) is the same in most pairs of calls
 
 
@@ -31,8 +33,13 @@ def mixes(what: str) -> InputError:
     )
 
 
-def close(a: Tensor, b: Tensor) -> bool:
-    """Whether two results agree to rounding, relative to their largest entry.
+def tolerance_of(dtype: torch.dtype) -> float:
+    """Return the relative difference up to which results in a dtype agree."""
+    return TOLERANCE.get(dtype, 1e-2)
+
+
+def close(a: Tensor, b: Tensor, tolerance: float | None = None) -> bool:
+    """Whether two results agree to a tolerance (their dtype's), relative to the largest entry.
 
     Models in float64 may normalise or route in float32. What is not finite in both agrees: the
     certificate says on which example.
@@ -42,8 +49,8 @@ def close(a: Tensor, b: Tensor) -> bool:
         return False
     if not (a.isfinite() & b.isfinite()).all():
         return bool((a.isfinite() == b.isfinite()).all())
-    tolerance = {torch.float64: 1e-5, torch.float32: 1e-3}.get(a.dtype, 1e-2)
-    return bool((a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1e-30))
+    tolerance = tolerance_of(a.dtype) if tolerance is None else tolerance
+    return bool((a - b).abs().max() <= tolerance * b.abs().max())
 
 
 def check_chance(model: nn.Module, batch: Batch, outputs: OutputFunction, found: Tensor) -> None:

@@ -22,13 +22,11 @@ import torch
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.engine.apart import is_random, mixes
+from ntk_propulsion.kernels.engine.apart import close, is_random, mixes, tolerance_of
 from ntk_propulsion.kernels.engine.forward import unless_memory
 from ntk_propulsion.kernels.engine.jacobian import Block
 from ntk_propulsion.kernels.engine.plain import Plain, Sums, real
 
-# Far above rounding (float64 models still normalise in float32), far below any real mistake.
-TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}
 NOISE = 100  # roundings of the largest gradient: a model is refused for nothing smaller
 FEW, ALONE = 8, 2  # up to so many examples all give outputs alone, and so many gradients
 ROUNDING = 10  # times the tolerance: below, autograd does a parameter; above, the model is refused
@@ -81,7 +79,7 @@ class Certificate:
         self.c = torch.randn(plain.n, outputs, generator=self.generator).to(like)
         self.v: dict[int, Tensor] = {}
         self.errors: dict[str, float] = {}
-        self.tolerance = TOLERANCE.get(like.dtype, 1e-2)
+        self.tolerance = tolerance_of(like.dtype)
         self.eps = torch.finfo(like.dtype).eps
         self.groups = regrouped(plain.n, chunk, self.generator)
         self.directed = True
@@ -148,9 +146,9 @@ class Certificate:
         Raises:
             InputError: The model is random, or mixes examples.
         """
-        if not self._same(values.detach(), self.expected.values[examples]):
+        if not self._same(values, self.expected.values[examples]):
             self.check_apart()
-        if not self._same(values.detach(), self.expected.values[examples]):
+        if not self._same(values, self.expected.values[examples]):
             raise mixes("outputs change with the grouping of the batch")
 
     def _differences(self, blocks: Mapping[str, Sequence[Block]]) -> dict[str, tuple[float, float]]:
@@ -212,10 +210,7 @@ class Certificate:
         return None
 
     def _same(self, a: Tensor, b: Tensor) -> bool:
-        if a.shape != b.shape:
-            return False
-        gap, largest = (a - b).abs().max(), b.abs().max()
-        return bool(gap <= self.tolerance * largest) or bool(gap == 0)
+        return close(a, b, self.tolerance)
 
     @cached_property
     def _in_order(self) -> tuple[Sums, Sums]:

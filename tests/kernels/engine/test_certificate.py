@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.kernels.engine.certificate import TOLERANCE, Certificate, regrouped
+from ntk_propulsion.kernels.engine.apart import TOLERANCE
+from ntk_propulsion.kernels.engine.certificate import Certificate, regrouped
 from ntk_propulsion.kernels.engine.jacobian import (
     Block,
     DenseBlock,
