@@ -3,14 +3,16 @@
 from importlib import import_module
 
 from ntk_propulsion.checkpoints.alignment import Alignment, align
-from ntk_propulsion.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ntk_propulsion.checkpoints.checkpoint import Checkpoint
 from ntk_propulsion.checkpoints.dialect import Dialect, Keys, Role, plain_role, register
-from ntk_propulsion.checkpoints.pickles import TensorInfo
+from ntk_propulsion.checkpoints.opening import open_checkpoint
 from ntk_propulsion.checkpoints.placements import Placement, ScalingVector
 from ntk_propulsion.checkpoints.recognition import describe_dialect, recognise
+from ntk_propulsion.checkpoints.tensor_file import TensorInfo
 
 # Last: its files register themselves, and may import all that stands above.
-import_module(f"{__name__}.dialects")
+for _room in ("dialects", "formats"):
+    import_module(f"{__name__}.{_room}")
 
 __all__ = [
     "Alignment",

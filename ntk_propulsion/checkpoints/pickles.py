@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,17 +29,11 @@ from ntk_propulsion.checkpoints.archives import (
 )
 from ntk_propulsion.checkpoints.files import read_elements, regular_file
 from ntk_propulsion.checkpoints.opcodes import Call, Global
+from ntk_propulsion.checkpoints.tensor_file import TensorInfo
 from ntk_propulsion.errors import InputError, shown
 
 NESTS = ("state_dict", "model_state_dict", "model", "module")
 """Keys under which training code keeps the state dict within a checkpoint."""
-
-
-class TensorInfo(NamedTuple):
-    """What is known of a tensor before it is read."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -97,7 +91,9 @@ class PickleFile:
         views: dict[_Stored, list[str]] = {}
         for name, stored in self._stored.items():
             views.setdefault(stored, []).append(name)
-        self.ties = [tuple(names) for names in views.values() if len(names) > 1]
+        self.ties: list[tuple[str, ...]] = [
+            tuple(names) for names in views.values() if len(names) > 1
+        ]
 
     def read(self, name: str) -> Tensor:
         """Return one tensor, contiguous, in its own memory."""

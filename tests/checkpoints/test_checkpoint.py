@@ -1,88 +1,13 @@
 import gc
-import json
 import tracemalloc
 
 import pytest
 import torch
-from safetensors.torch import save_file, save_model
+from safetensors.torch import save_file
 
 from ntk_propulsion.checkpoints import open_checkpoint
 from ntk_propulsion.errors import InputError
-from tests.checkpoints.saved import assert_holds, contiguous, save_legacy, save_shards, state
-
-
-def test_a_folder_with_safetensors_is_read_with_its_configuration(tmp_path):
-    save_file(contiguous(state()), tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    checkpoint = open_checkpoint(tmp_path)
-    assert_holds(checkpoint, state())
-    assert checkpoint.config == {"model_type": "bert"}
-    assert checkpoint.form == "folder with model.safetensors"
-
-
-@pytest.mark.parametrize("pickled", [False, True])
-def test_shards_are_read_as_one_checkpoint(tmp_path, pickled):
-    checkpoint = open_checkpoint(save_shards(tmp_path, state(), pickled=pickled))
-    assert_holds(checkpoint, state())
-    assert len(checkpoint.files) == 2
-    assert "2 shards" in checkpoint.form
-
-
-def test_a_folder_with_a_pickle_is_read(tmp_path):
-    torch.save(state(), tmp_path / "pytorch_model.bin")
-    assert_holds(open_checkpoint(tmp_path), state())
-
-
-@pytest.mark.parametrize("name", ["x.safetensors", "x.bin", "x.pt", "x.pth", "old.bin"])
-def test_a_bare_file_is_read(tmp_path, name):
-    path = tmp_path / name
-    if name == "old.bin":
-        save_legacy(state(), path)
-    elif path.suffix == ".safetensors":
-        save_file(contiguous(state()), path)
-    else:
-        torch.save(state(), path)
-    assert_holds(open_checkpoint(path), state())
-
-
-def test_a_file_is_read_as_what_it_is_not_as_it_is_called(tmp_path):
-    save_file(contiguous(state()), tmp_path / "pytorch_model.bin")
-    assert_holds(open_checkpoint(tmp_path / "pytorch_model.bin"), state())
-
-
-def test_safetensors_go_before_pickles_and_a_note_says_so(tmp_path):
-    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
-    torch.save({"a": torch.zeros(2)}, tmp_path / "pytorch_model.bin")
-    checkpoint = open_checkpoint(tmp_path)
-    assert_holds(checkpoint, {"a": torch.ones(2)})
-    assert any("pytorch_model.bin was not" in note for note in checkpoint.notes)
-
-
-def test_an_adapter_and_a_model_in_one_folder_are_not_chosen_between(tmp_path):
-    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
-    save_file({"b": torch.ones(2)}, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(InputError, match="name one of the files"):
-        open_checkpoint(tmp_path)
-
-
-def test_an_adapter_without_configuration_is_refused(tmp_path):
-    save_file({"b": torch.ones(2)}, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(InputError, match="no adapter_config"):
-        open_checkpoint(tmp_path)
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(InputError, match="peft_type"):
-        open_checkpoint(tmp_path)
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    assert open_checkpoint(tmp_path).adapter_config == {"peft_type": "LORA"}
-
-
-def test_names_that_safetensors_left_out_are_ties(tmp_path):
-    first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    second.weight = first.weight
-    save_model(torch.nn.ModuleDict({"a": first, "b": second}), str(tmp_path / "m.safetensors"))
-    checkpoint = open_checkpoint(tmp_path / "m.safetensors")
-    assert [set(tie) for tie in checkpoint.ties] == [{"a.weight", "b.weight"}]
-    assert sum(name.endswith("weight") for name in checkpoint) == 1
+from tests.checkpoints.saved import contiguous, state
 
 
 def test_tensors_that_share_memory_in_a_pickle_are_ties(tmp_path):

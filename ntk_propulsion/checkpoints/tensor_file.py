@@ -1,0 +1,38 @@
+"""What every file of tensors offers, whatever its format: names, shapes, and its tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class TensorInfo(NamedTuple):
+    """What is known of a tensor before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class TensorFile(Protocol):
+    """A file of tensors, opened: its table of contents is known and checked, no tensor is read yet.
+
+    Attributes:
+        path: The file.
+        tensors: Shape and dtype by name.
+        metadata: What the file says beside the tensors.
+        ties: Groups of names that are one tensor; not all of them need to be in the file.
+        notes: What was chosen or passed over, a sentence each.
+    """
+
+    path: Path
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+    ties: list[tuple[str, ...]]
+    notes: list[str]
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor, on the CPU, contiguous, in its own memory."""
+        ...

@@ -1,0 +1,12 @@
+import torch
+from safetensors.torch import save_file
+
+from ntk_propulsion.checkpoints import open_checkpoint, recognise
+from tests.checkpoints.saved import assert_holds
+
+
+def test_a_training_s_folder_holds_trained_parameters_alone(tmp_path):
+    save_file({"a.weight": torch.ones(2)}, tmp_path / "trained.safetensors")
+    checkpoint = open_checkpoint(tmp_path)
+    assert_holds(checkpoint, {"a.weight": torch.ones(2)})
+    assert recognise(checkpoint).name == "trained"
