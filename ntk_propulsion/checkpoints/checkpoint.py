@@ -77,3 +77,13 @@ class Checkpoint(Mapping[str, TensorInfo]):
             return self._sources[name].read(name)
         except (OSError, RuntimeError, MemoryError) as error:
             raise InputError(f"{self.path}: cannot read {shown(name)}: {error}") from None
+
+    def rounded(self, name: str, values: Tensor) -> Tensor | None:
+        """Return what values become when this checkpoint stores them under a name, read again.
+
+        What storing the base alone would have changed is told apart by it from what training did.
+
+        Returns:
+            As the stored tensor is read; None where nobody knows how its format rounds.
+        """
+        return self._sources[name].rounded(name, values)

@@ -29,7 +29,7 @@ from ntk_propulsion.checkpoints.archives import (
 )
 from ntk_propulsion.checkpoints.files import read_elements, regular_file
 from ntk_propulsion.checkpoints.opcodes import Call, Global
-from ntk_propulsion.checkpoints.tensor_file import TensorInfo
+from ntk_propulsion.checkpoints.tensor_file import PlainFile, TensorInfo
 from ntk_propulsion.errors import InputError, shown
 
 NESTS = ("state_dict", "model_state_dict", "model", "module")
@@ -54,7 +54,7 @@ class _Stored:
         return 1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
 
 
-class PickleFile:
+class PickleFile(PlainFile):
     """The tensors of a `.bin`, `.pt` or `.pth` file, each read when it is asked for.
 
     Attributes:

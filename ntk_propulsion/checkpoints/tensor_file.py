@@ -36,3 +36,20 @@ class TensorFile(Protocol):
     def read(self, name: str) -> Tensor:
         """Return one tensor, on the CPU, contiguous, in its own memory."""
         ...
+
+    def rounded(self, name: str, values: Tensor) -> Tensor | None:
+        """Return what values become when the file stores them under a name, read again.
+
+        None where nobody knows: of a quantised format that no library writes here.
+        """
+        ...
+
+
+class PlainFile:
+    """A file that stores every number by itself, in the dtype that it announces."""
+
+    tensors: dict[str, TensorInfo]
+
+    def rounded(self, name: str, values: Tensor) -> Tensor:
+        """Return the values as the file's dtype has them."""
+        return values.to(self.tensors[name].dtype)

@@ -42,6 +42,15 @@ def test_a_tensor_larger_than_the_free_memory_is_refused(tmp_path, monkeypatch):
     assert len(checkpoint.tensor("a")) == 1000
 
 
+@pytest.mark.parametrize("kind", ["x.pt", "x.safetensors"])
+def test_values_are_rounded_as_the_file_stores_them(tmp_path, kind):
+    tensors = {"a": torch.ones(2).bfloat16()}
+    torch.save(tensors, tmp_path / kind) if kind == "x.pt" else save_file(tensors, tmp_path / kind)
+    values = torch.tensor([1.001, 2.0])
+    found = open_checkpoint(tmp_path / kind).rounded("a", values)
+    assert torch.equal(found, torch.tensor([1.0, 2.0]).bfloat16())
+
+
 def bytes_of_tensors() -> int:
     """What tensors that are alive hold."""
     gc.collect()

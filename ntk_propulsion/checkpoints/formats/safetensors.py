@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ntk_propulsion.checkpoints.files import json_object, read_elements, regular_file
 from ntk_propulsion.checkpoints.format import FILES, FileFormat
-from ntk_propulsion.checkpoints.tensor_file import TensorInfo
+from ntk_propulsion.checkpoints.tensor_file import PlainFile, TensorInfo
 from ntk_propulsion.errors import InputError, shown
 
 _DTYPES = {
@@ -34,7 +34,7 @@ _DTYPES = {
 }
 
 
-class SafetensorsFile:
+class SafetensorsFile(PlainFile):
     """The tensors of a safetensors file, each read when it is asked for.
 
     Attributes:
