@@ -23,6 +23,10 @@ HEADER_LIMIT = 2**26
 """Bytes of settings and table of tensors; a vocabulary of 256 000 tokens takes 20 MB."""
 TENSOR_LIMIT = 100_000
 """Tensors of a file."""
+TEXT_LIMIT = 2**21
+"""Texts of all lists: tokens and merges of the largest vocabularies are 800 000."""
+SETTING_LIMIT = 2**16
+"""Settings of a file."""
 SHORT = 4096
 """Elements of a list, and bytes of a string, that are kept; longer ones are passed over."""
 _CHUNK = 2**20
@@ -99,7 +103,7 @@ class _Cursor:
 
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.limit, self.place = path, min(size, HEADER_LIMIT), 0
-        self.buffer = b""
+        self.buffer, self.texts = b"", 0
 
     def take(self, count: int) -> bytes:
         """Return the next bytes."""
@@ -109,7 +113,7 @@ class _Cursor:
             raise InputError("its header is " + ("larger than any model's" if long else "cut off"))
         while len(self.buffer) < end:
             held = len(self.buffer)
-            more = min(max(_CHUNK, end - held), self.limit - held)
+            more = min(max(_CHUNK, held, end - held), self.limit - held)
             self.buffer += read_elements(self.path, held, more, torch.uint8).numpy().tobytes()
         piece = self.buffer[self.place : end]
         self.place = end
@@ -141,6 +145,8 @@ def _header(path: Path) -> Header:
     tensors, count = cursor.numbers("QQ")
     if tensors > TENSOR_LIMIT:
         raise InputError(f"it announces {tensors} tensors, more than any model has")
+    if count > SETTING_LIMIT:
+        raise InputError(f"it announces {count} settings, more than any model has")
     settings: dict[str, Any] = {}
     for _ in range(count):
         key = cursor.text()
@@ -172,8 +178,9 @@ def _value(cursor: _Cursor, kind: int) -> Any:
         return list(struct.unpack(f"<{count}{_SCALARS[inner]}", piece)) if count <= SHORT else count
     if inner != _STRING:
         raise InputError(f"a setting is a list of the unknown type {inner}")
-    if 8 * count > cursor.limit:
-        raise InputError("a list of its header is cut off")
+    cursor.texts += count
+    if cursor.texts > TEXT_LIMIT:
+        raise InputError(f"its lists have {cursor.texts} texts, more than any vocabulary")
     if count <= SHORT:
         return [cursor.text() for _ in range(count)]
     for _ in range(count):

@@ -52,7 +52,7 @@ class Refused:
             stem + first
             for stem in sight.ending(first)
             if all(stem + end in sight.names for end in others)
-            and self.rows in (None, _by_rows(sight, stem))
+            and (self.rows is None or self.rows == _by_rows(sight, stem))
             and (not self.dtypes or sight.dtype(stem + first) in self.dtypes)
         ]
 
