@@ -11,7 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
+from packaging.version import Version
+
 from ntk_propulsion.checkpoints.quantisation.scheme import refusal
+
+LEAST = {"bitsandbytes": "0.50", "compressed-tensors": "0.18", "gguf": "0.10"}
+"""The oldest versions that pass the tests: older ones give other numbers, or none on a CPU."""
 
 
 def library(path: Path, package: str, scheme: str) -> ModuleType:
@@ -23,19 +28,35 @@ def library(path: Path, package: str, scheme: str) -> ModuleType:
         scheme: The scheme in words.
 
     Raises:
-        InputError: The library is not installed, or cannot be imported.
+        InputError: The library is not installed, is too old, or cannot be imported.
     """
+    least = LEAST.get(package, "0")
+    advice = f"pip install '{package}>={least}'" if package in LEAST else f"pip install {package}"
     try:
         with _alone():
-            return import_module(package.replace("-", "_"))
+            module = import_module(package.replace("-", "_"))
     except Exception as error:  # a library that is broken raises what it likes
         missing = isinstance(error, ModuleNotFoundError)
         why = "which is not installed" if missing else "which cannot be imported"
         raise refusal(
             path,
             f"is quantised ({scheme}), which {package} opens, {why}",
-            f"pip install {package}",
+            advice,
         ) from None
+    if _is_older(package, least):
+        raise refusal(
+            path,
+            f"is quantised ({scheme}), which {with_version(package)} is too old to open",
+            advice,
+        )
+    return module
+
+
+def _is_older(package: str, least: str) -> bool:
+    try:
+        return Version(version(package)) < Version(least)
+    except PackageNotFoundError:  # imported from a folder, as in development: no version to ask
+        return False
 
 
 def with_version(package: str) -> str:

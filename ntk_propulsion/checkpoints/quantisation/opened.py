@@ -102,7 +102,8 @@ def _opened(checkpoint: Checkpoint, found: list[Found], plain: frozenset[str]) -
     words = [result.words for result in found if result.matrices]
     form = ", ".join([checkpoint.form, *([" and ".join(words)] if words else [])])
     opened = Checkpoint(checkpoint.path, form, sources)
-    opened.config, opened.adapter_config = checkpoint.config, checkpoint.adapter_config
+    opened.config = _without_settings(checkpoint.config)
+    opened.adapter_config = checkpoint.adapter_config
     opened.notes = list(checkpoint.notes)
     for result in found:
         if result.matrices:
@@ -120,6 +121,17 @@ def _declared(checkpoint: Checkpoint) -> tuple[str | None, Mapping[str, Any]]:
             if isinstance(settings, dict) and settings:
                 return _method(checkpoint, key, settings), settings
     return None, {}
+
+
+def _without_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration as that of the plain model, at its top and one below."""
+    kept = {key: value for key, value in config.items() if key not in _SETTINGS}
+    return {
+        key: {k: v for k, v in value.items() if k not in _SETTINGS}
+        if isinstance(value, dict)
+        else value
+        for key, value in kept.items()
+    }
 
 
 def _method(checkpoint: Checkpoint, key: str, settings: Mapping[str, Any]) -> str | None:

@@ -1,8 +1,10 @@
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from ntk_propulsion.checkpoints.quantisation import libraries
 from ntk_propulsion.checkpoints.quantisation.libraries import library, with_version
 from ntk_propulsion.errors import InputError
 
@@ -10,6 +12,19 @@ from ntk_propulsion.errors import InputError
 def test_a_missing_library_is_named_with_how_to_get_it():
     with pytest.raises(InputError, match="which is not installed: pip install no-such-package"):
         library(Path("x"), "no-such-package", "a scheme")
+
+
+def test_a_library_that_is_too_old_is_refused(monkeypatch):
+    monkeypatch.setitem(libraries.LEAST, "torch", "99.0")
+    with pytest.raises(InputError, match=r"torch 2.* is too old to open: pip install 'torch>="):
+        library(Path("x"), "torch", "a scheme")
+
+
+def test_the_extras_ask_for_what_is_tested():
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    for package, least in libraries.LEAST.items():
+        assert f"{package}>={least}" in extras[package]
 
 
 def test_a_broken_library_is_said_to_be(tmp_path, monkeypatch):

@@ -187,8 +187,9 @@ def find(sight: Sight) -> Found:
     """Find the tensors that bitsandbytes stored."""
     four = {stem: kind for kind in _KINDS for stem in sight.ending(_STATE + kind)}
     eight = sight.ending("SCB")
-    if lost := next((n for n in sight.ending(".absmax") if n not in four), None):
-        raise sight.damaged(lost, "has the scales of bitsandbytes and no quant_state")
+    for name in sight.ending(".absmax"):
+        if name in sight.names and name not in four:
+            raise sight.damaged(name, "has the scales of bitsandbytes and no quant_state")
     if not four and not eight:
         return Found()
     words = sorted({kind.upper() for kind in four.values()} | ({"LLM.int8()"} if eight else set()))

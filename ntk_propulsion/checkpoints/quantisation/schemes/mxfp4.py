@@ -53,11 +53,14 @@ class Experts:
 
 def find(sight: Sight) -> Found:
     """Find pairs of blocks and scales."""
-    stems = [stem for stem in sight.ending("_blocks") if f"{stem}_scales" in sight.names]
+    stems = [
+        stem
+        for stem in sight.ending("_blocks")
+        if f"{stem}_scales" in sight.names and sight.dtype(f"{stem}_blocks") == torch.uint8
+    ]
     matrices: dict[str, Stored] = {}
     for stem in stems:
         blocks = f"{stem}_blocks"
-        sight.require(blocks, (torch.uint8,))
         sight.require(f"{stem}_scales", (torch.uint8,))
         shape = sight.shape(blocks)
         if len(shape) != 4 or shape[-1] != _BYTES or shape[:-1] != sight.shape(f"{stem}_scales"):

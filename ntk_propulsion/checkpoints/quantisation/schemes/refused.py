@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from ntk_propulsion.checkpoints.quantisation.scheme import SCHEMES, Found, Scheme, Sight
+from ntk_propulsion.checkpoints.quantisation.scheme import (
+    INTEGERS,
+    SCHEMES,
+    Found,
+    Scheme,
+    Sight,
+)
 from ntk_propulsion.errors import shown
 
 _GIVE = "give the weights that it was made from"
@@ -87,17 +93,18 @@ ALL = (
         _INT32,
         False,
     ),
-    Refused("AQLM", ("aqlm",), _GIVE, (".codes", ".codebooks", ".scales")),
+    Refused("AQLM", ("aqlm",), _GIVE, (".codes", ".codebooks", ".scales"), INTEGERS),
     Refused("SpQR", ("spqr",), _GIVE, (".dense_weights", ".row_offsets")),
-    Refused("VPTQ", ("vptq",), _GIVE, (".indices", ".centroids.weight")),
+    Refused("VPTQ", ("vptq",), _GIVE, (".indices", ".centroids.weight"), INTEGERS),
+    Refused("SINQ", ("sinq",), _GIVE, (".W_q", ".scale2"), INTEGERS),
     Refused(
         "HQQ",
         ("hqq",),
         "load it with transformers and hqq, replace each layer's weight by layer.dequantize(), "
         "and save it",
         (".W_q",),
+        INTEGERS,
     ),
-    Refused("SINQ", ("sinq",), _GIVE, (".W_q", ".scale2")),
     Refused("Quanto", ("quanto",), _EACH.format("optimum-quanto"), (".weight._data",)),
     Refused("Quanto", ("quanto",), _EACH.format("optimum-quanto"), (".weight._scale",)),
     Refused("torchao", ("torchao",), _EACH.format("torchao"), ("_weight_qdata",)),
@@ -108,6 +115,7 @@ ALL = (
         ("higgs",),
         "AutoModelForCausalLM.from_pretrained(FOLDER).dequantize().save_pretrained(OUT) on a GPU",
         (".weight", ".scales", ".tables"),
+        INTEGERS,
     ),
     Refused("FP-Quant", ("fp_quant",), _GIVE, (".qweight", ".scales", ".weight_global_scale")),
     Refused("Four Over Six", ("fouroversix",), _GIVE, (".quantized_weight_values",)),

@@ -24,6 +24,7 @@ SHOWN = {
     "AWQ": by_columns(),
     "AQLM": {"a.codes": ints(4, 2, 1, dtype=torch.int16), "a.codebooks": draw(1, 8, 1, 8),
              "a.scales": draw(4, 1)},
+    "SINQ": {"a.W_q": BYTES, "a.scale": draw(4), "a.scale2": draw(4)},
     "HQQ": {"a.W_q": BYTES, "a.scale": draw(4), "a.zero": draw(4)},
     "Quanto": {"a.weight._data": BYTES, "a.weight._scale": draw(4, 1), "a.input_scale": draw(1)},
     "torchao": {"a._weight_qdata": BYTES, "a._weight_scale": draw(4, 1)},
@@ -43,6 +44,26 @@ def test_a_scheme_is_told_by_its_keys_alone(tmp_path, name):
         opened(tmp_path, {**SHOWN[name], "b.weight": draw(4, 4)})
     assert len(str(caught.value)) < 300
     assert "give the base" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("attn.W_q", "attn.W_k"),
+        ("a.indices", "a.centroids.weight"),
+        ("x_blocks", "x_scales"),
+        ("a.absmax", "a.weight"),
+        ("a.weight", "a.scales", "a.biases"),
+        ("a.weight", "a.weight_scale", "a.scale"),
+        ("a.codes", "a.codebooks", "a.scales"),
+    ],
+    ids=str,
+)
+def test_floats_of_a_plain_model_may_have_such_names(tmp_path, names):
+    tensors = {name: draw(4, 4, seed=index) for index, name in enumerate(names)}
+    checkpoint = opened(tmp_path, tensors)
+    assert set(checkpoint) == set(names)
+    assert not checkpoint.notes
 
 
 METHODS = sorted({m for s in SCHEMES for m in s.methods if s.find.__qualname__ == "Refused.find"})
