@@ -83,7 +83,8 @@ class GgufFile:
         turned = self._names.is_transposed(sources[0])
         rows = (values.T if turned else values).float().contiguous().numpy()
         try:
-            result = gguf.quants.dequantize(gguf.quants.quantize(rows, kind), kind)
+            with np.errstate(all="ignore"):  # values that are NaN or infinite stay so unannounced
+                result = gguf.quants.dequantize(gguf.quants.quantize(rows, kind), kind)
         except (NotImplementedError, gguf.quants.QuantError):
             return None
         result = torch.from_numpy(np.array(result.T if turned else result, order="C"))
@@ -97,7 +98,8 @@ class GgufFile:
         raw = read_elements(self.path, start, size, torch.uint8).numpy()
         rows = (*entry.shape[:-1], -1) if size else (*entry.shape[:-1], 0)
         kind = gguf.GGMLQuantizationType(entry.kind)
-        return np.asarray(gguf.quants.dequantize(raw.reshape(rows), kind), np.float32)
+        with np.errstate(all="ignore"):
+            return np.asarray(gguf.quants.dequantize(raw.reshape(rows), kind), np.float32)
 
     def _info(self, name: str) -> TensorInfo:
         """Return a tensor's shape, which its parts in the file must fill."""
