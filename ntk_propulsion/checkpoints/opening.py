@@ -8,7 +8,8 @@ from pathlib import Path
 from ntk_propulsion.checkpoints.checkpoint import Checkpoint
 from ntk_propulsion.checkpoints.files import regular_file, status
 from ntk_propulsion.checkpoints.format import FILES, FOLDERS, HEAD, FileFormat
-from ntk_propulsion.checkpoints.tensor_file import TensorFile
+from ntk_propulsion.checkpoints.quantisation import dequantised
+from ntk_propulsion.checkpoints.tensor_file import Configured, TensorFile
 from ntk_propulsion.errors import InputError, shown
 
 
@@ -21,16 +22,23 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             safetensors, or what `torch.save` wrote of a state dict.
 
     Raises:
-        InputError: There is nothing, it is damaged, or it is more than tensors.
+        InputError: There is nothing, it is damaged, it is more than tensors, or it is quantised
+            so that nothing here gives its floats.
     """
     path = Path(path).expanduser()
     if status(path) is None:
         raise InputError(f"no checkpoint at {path}")
-    if not path.is_dir():
-        format = _file_format(path)
-        source = format.opens(path)
-        return Checkpoint(path, format.name, dict.fromkeys(source.tensors, source))
-    return _open_folder(path.resolve())
+    return dequantised(_open_folder(path.resolve()) if path.is_dir() else open_file(path))
+
+
+def open_file(path: Path) -> Checkpoint:
+    """Open a file as a checkpoint, as it is stored."""
+    format = _file_format(path)
+    source = format.opens(path)
+    checkpoint = Checkpoint(path, format.name, dict.fromkeys(source.tensors, source))
+    if isinstance(source, Configured):
+        checkpoint.config = source.config
+    return checkpoint
 
 
 def open_tensor_file(path: Path) -> TensorFile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -43,6 +43,17 @@ class TensorFile(Protocol):
         None where nobody knows: of a quantised format that no library writes here.
         """
         ...
+
+
+@runtime_checkable
+class Configured(Protocol):
+    """A file that says the model's configuration too.
+
+    Attributes:
+        config: As config.json would say it.
+    """
+
+    config: dict[str, Any]
 
 
 class PlainFile:
