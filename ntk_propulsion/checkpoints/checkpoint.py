@@ -57,6 +57,10 @@ class Checkpoint(Mapping[str, TensorInfo]):
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.path)!r}, {self.form}, {len(self)} tensors)"
 
+    def source(self, name: str) -> TensorFile:
+        """Return the file that a tensor lies in."""
+        return self._sources[name]
+
     def tensor(self, name: str) -> Tensor:
         """Return one tensor, on the CPU and in the dtype of the file.
 
