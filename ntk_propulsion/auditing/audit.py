@@ -34,6 +34,8 @@ from ntk_propulsion.checkpoints import (
     checkpoint_in_memory,
     open_checkpoint,
 )
+from ntk_propulsion.checkpoints.causes import NothingPairsError, nothing_pairs
+from ntk_propulsion.checkpoints.kohya import as_peft
 from ntk_propulsion.checkpoints.memory import words_of
 from ntk_propulsion.errors import InputError, shown
 from ntk_propulsion.models.named import find_model
@@ -156,12 +158,20 @@ def open_audit(settings: AuditSettings, sources: Sequence[Source] | None = None)
     subjects = []
     for name, source in zip(settings.tuned, many, strict=True):
         try:
-            subjects.append(open_subject(base, _open(source), settings.degree))
+            subjects.append(_subject(base, _open(source), settings.degree))
         except InputError as error:
             if len(settings.tuned) == 1 or name in str(error):
                 raise
             raise InputError(f"{name}: {error}") from None
     return Opened(settings, subjects, prepare_ground(settings) if settings.task else None)
+
+
+def _subject(base: Checkpoint, tuned: Checkpoint, degree: int | None) -> Subject:
+    """Put a checkpoint beside its base, or say what keeps them apart."""
+    try:
+        return open_subject(base, as_peft(tuned, base), degree)
+    except NothingPairsError:
+        raise nothing_pairs(tuned, base) from None
 
 
 def _open(source: Source) -> Checkpoint:
