@@ -10,7 +10,7 @@ from pathlib import Path
 from ntk_propulsion.checkpoints.files import member, status
 from ntk_propulsion.errors import InputError, shown
 
-ENTRIES = 100_000
+ENTRIES = 20_000
 """Names of a folder that are looked at, at most."""
 _INSIDE = re.compile(r"(pytorch_model_fsdp_|global_step)\d+")
 """What trainings call the folders of weights in their checkpoints."""

@@ -76,6 +76,7 @@ HARMLESS = {Global(module, name) for module, names in _EXACT.items() for name in
 _CLASSES = (
     (r"transformers\.models\.\w+\.configuration_\w+", r"\w+Config"),
     (r"torch\.distributed\.checkpoint\.metadata", r"\w+"),
+    (r"torch\.distributed\._shard\.sharded_tensor\.metadata", r"TensorProperties|MEM_FORMAT\w+"),
     (r"torch\.distributed\.checkpoint\.filesystem", r"_StorageInfo|_StoragePrefix"),
     (r"torch\.optim(\.\w+)?", r"[A-Z]\w*"),
     (r"torch\.optim\.lr_scheduler", r"[A-Z]\w*"),

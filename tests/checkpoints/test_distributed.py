@@ -93,6 +93,16 @@ def test_chunks_over_several_files_are_put_together_as_torch_does(tmp_path, cut,
     assert torch.equal(by_torch(folder, tmp_path / "x.pt")["model"]["w"], whole)
 
 
+def test_a_table_of_an_older_torch_without_paths_is_read_under_its_flat_names(tmp_path):
+    def change(table):
+        table.planner_data = None
+        del table.__dict__["storage_meta"], table.__dict__["version"]
+
+    whole = torch.arange(35.0).reshape(7, 5)
+    folder = sharded(tmp_path / "d", CUTS["rows"], whole, change=change)
+    assert_holds(open_checkpoint(folder), {"model.w": whole})
+
+
 def test_a_transposed_chunk_keeps_its_numbers(tmp_path):
     whole = torch.arange(35.0).reshape(5, 7).t()
     write(tmp_path / "d", {"w": whole})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import zipfile
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from ntk_propulsion.checkpoints.formats.foreign_files import ARRAYS, KERAS, Foreign, register
 
@@ -27,7 +29,28 @@ _MARKS: tuple[tuple[str, Foreign], ...] = (
     (r"model\.weights\.h5", KERAS),
     (r".+\.npy", ARRAYS),
 )
-_MEMBERS = 200_000
+_LONGEST = 16 * 2**20
+
+
+class _Directory(io.BufferedIOBase):
+    """A file whose list of members is read only if it is no longer than makes sense."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > _LONGEST:
+            raise ValueError("a list of members longer than any archive's")
+        return self._file.read(_LONGEST if size is None or size < 0 else size)
 
 
 def zipped(path: Path, head: bytes) -> Foreign | None:
@@ -35,8 +58,8 @@ def zipped(path: Path, head: bytes) -> Foreign | None:
     if not head.startswith(b"PK\x03\x04"):
         return None
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()[:_MEMBERS]
+        with path.open("rb") as file, zipfile.ZipFile(cast(BinaryIO, _Directory(file))) as archive:
+            names = archive.namelist()
     except Exception:  # as many kinds as ways to be damaged: who reads it says which
         return None
     for pattern, foreign in _MARKS:
