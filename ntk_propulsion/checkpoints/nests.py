@@ -46,7 +46,7 @@ def state_dict(content: Any, is_tensor: Test, file: str) -> tuple[dict[str, Any]
     other: list[str] = []
     for _ in range(_DEPTH):
         if not isinstance(content, dict):
-            raise InputError(f"it holds {_words(content)}, not a state dict")
+            raise InputError(_no_dictionary(content))
         key = _nest(content, is_tensor)
         if key is None:
             break
@@ -54,7 +54,7 @@ def state_dict(content: Any, is_tensor: Test, file: str) -> tuple[dict[str, Any]
         notes.append(f"{file}: the tensors are under its key {shown(key)}")
         content = content[key]
     if not isinstance(content, dict):
-        raise InputError(f"it holds {_words(content)}, not a state dict")
+        raise InputError(_no_dictionary(content))
     found = {n: v for n, v in content.items() if isinstance(n, str) and is_tensor(v)}
     other += [_entry(k, value) for k, value in content.items() if k not in found]
     if not found:
@@ -105,6 +105,10 @@ def _no_model(content: Mapping[Any, Any]) -> str | None:
     """Return what a dictionary is that is known to be no model's, in words."""
     fits = (words for marks, words in _NO_MODEL if all(mark in content for mark in marks))
     return next(fits, None)
+
+
+def _no_dictionary(content: Any) -> str:
+    return f"it holds {_words(content)}, not a state dict: give the file of the model's weights"
 
 
 def _nothing(content: Entries, other: list[str]) -> str:

@@ -5,6 +5,7 @@ import decimal
 import enum
 import os
 import pathlib
+import pickle
 import subprocess
 import types
 
@@ -140,6 +141,12 @@ def test_tensors_that_are_not_read_are_refused_with_what_to_do(tmp_path, make, m
     torch.save({"a": make(), "b": torch.ones(2)}, tmp_path / "x.pt")
     with pytest.raises(InputError, match=match):
         open_checkpoint(tmp_path / "x.pt")
+
+
+def test_tensors_of_a_plain_pickle_are_told_from_code(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": torch.ones(2)}))
+    with pytest.raises(InputError, match=r"torch\.save\(\) the dictionary"):
+        open_checkpoint(tmp_path / "x.pkl")
 
 
 def test_a_refusal_is_one_short_line():
