@@ -110,7 +110,7 @@ _TENSORS = {
     "the weights before saving",
     "_rebuild_wrapper_subclass": "tensors of a subclass: save plain ones (torchao: "
     "dequantize(); DTensor: full_tensor())",
-    "_load_from_bytes": "tensors that torch.save did not write: torch.save() the dictionary of them",
+    "_load_from_bytes": "tensors pickled by themselves: torch.save() the dictionary of them",
     "_rebuild_from_type_v2": "tensors with attributes or of a subclass: save each as "
     "tensor.detach().clone()",
 }

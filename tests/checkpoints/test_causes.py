@@ -15,7 +15,7 @@ KINDS = {
     "optimizer's state": [f"state.{n}.{m}" for n in LAYERS for m in ("exp_avg", "exp_avg_sq")],
     "quantised": [f"{n}.{m}" for n in LAYERS for m in ("qweight", "qzeros", "scales", "g_idx")],
     "AdapterHub": [f"x.{n}.adapters.a.adapter_down.0.weight" for n in LAYERS],
-    "adapter's factors": [f"x.{n}.lora.{m}.weight" for n in LAYERS for m in ("up", "down")],
+    "adapter's factors": [f"x.{n}.dora.{m}" for n in LAYERS for m in ("u", "v")],
     "adapter in a dialect": [f"x.{n}.adapter.fc1.weight" for n in LAYERS],
     "prompts or embeddings of new tokens": ["emb_params"],
 }
