@@ -6,18 +6,22 @@ are split over the processes, and DeepSpeed's own script puts them together.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from ntk_propulsion.checkpoints.checkpoint import Checkpoint
 from ntk_propulsion.checkpoints.files import member, read_elements, read_json, regular_file
 from ntk_propulsion.checkpoints.folders import entries, own_config, subfolder
-from ntk_propulsion.checkpoints.format import FOLDERS, FolderFormat
+from ntk_propulsion.checkpoints.format import FILES, FOLDERS, FileFormat, FolderFormat
 from ntk_propulsion.checkpoints.opening import open_tensor_file
 from ntk_propulsion.errors import InputError, shown
 
-_STEP = r"global_step\d{1,12}"
+_STEP = r"global_step\d{1,12}|pytorch_model(_\d{1,4})?"
+"""DeepSpeed's own tags, and accelerate's."""
+_TAG = re.compile(r"\w[\w.=-]{0,127}")
 _STATES = r".*_model_states\.pt"
 _WHOLE = r"mp_rank_\d+_model_states\.pt"
 _SPLIT = r"(bf16_|fp16_)?zero_pp_rank_\d+_mp_rank_\d+_model_states\.pt"
@@ -30,11 +34,15 @@ def signs(folder: Path) -> list[str]:
     """Return the folder of the newest step, or the model states, that a folder holds."""
     if states := entries(folder, _STATES):
         return states[:1]
-    steps = [name for name in entries(folder, _STEP) if subfolder(folder, name)]
-    if not steps:
-        return []
     newest = _latest(folder)
-    return [newest] if newest in steps else steps[::-1]
+    if newest and _has_states(folder, newest):
+        return [newest]
+    return [name for name in entries(folder, _STEP) if _has_states(folder, name)][::-1]
+
+
+def _has_states(folder: Path, name: str) -> bool:
+    home = subfolder(folder, name)
+    return home is not None and bool(entries(home, _STATES))
 
 
 def open_deepspeed(folder: Path, name: str) -> Checkpoint:
@@ -52,7 +60,7 @@ def open_deepspeed(folder: Path, name: str) -> Checkpoint:
         raise InputError(_split(folder))
     form = f"DeepSpeed checkpoint, {states[0]}"
     checkpoint = Checkpoint(home, form, dict.fromkeys(source.tensors, source))
-    if config := own_config(home):
+    if config := own_config(home) or own_config(folder):
         checkpoint.config = read_json(config)
     types = {str(i.dtype).removeprefix("torch.") for i in held.values()} & {"bfloat16", "float16"}
     if types and entries(home, _OPTIMIZER):
@@ -106,7 +114,19 @@ def _latest(folder: Path) -> str | None:
         return None
     size = min(regular_file(path), 256)
     raw = bytes(read_elements(path, 0, size, torch.uint8).tolist())
-    return raw.decode("utf-8", "replace").strip()
+    tag = raw.decode("utf-8", "replace").strip()
+    return tag if _TAG.fullmatch(tag) else None
 
 
+def _refuse_part(path: Path) -> NoReturn:
+    raise InputError(_split(path.parent))
+
+
+FILES.append(
+    FileFormat(
+        "a part of DeepSpeed's weights",
+        lambda path, head: re.fullmatch(_SPLIT, path.name) is not None,
+        _refuse_part,
+    )
+)
 FOLDERS.append(FolderFormat("a DeepSpeed checkpoint (global_stepN)", signs, open_deepspeed, rank=2))

@@ -86,6 +86,24 @@ def test_the_step_that_latest_names_is_read(tmp_path):
     assert any("global_step3 was not" in note for note in checkpoint.notes)
 
 
+@pytest.mark.parametrize("tag", ["pytorch_model", "epoch=3-best", "step_7"])
+def test_any_tag_that_latest_names_is_read(tmp_path, tag):
+    """accelerate's tag is pytorch_model; DeepSpeed takes any."""
+    folder = step(tmp_path / "s")
+    (folder / "global_step10").rename(folder / tag)
+    (folder / "latest").write_text(f"{tag}\n")
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    checkpoint = open_checkpoint(folder)
+    assert_holds(checkpoint, weights())
+    assert checkpoint.config == {"model_type": "bert"}
+
+
+def test_a_part_of_stage_3_by_itself_is_refused_as_that(tmp_path):
+    folder = step(tmp_path / "checkpoint-10", stage=3)
+    with pytest.raises(InputError, match=r"ZeRO stage 3.*'checkpoint-10'"):
+        open_checkpoint(next((folder / "global_step10").glob("zero*_model_states.pt")))
+
+
 @pytest.mark.parametrize("text", ["../..", "global_step99", "/etc", "\0", "x" * 10_000])
 def test_a_latest_that_names_nothing_here_is_not_followed(tmp_path, text):
     step(tmp_path)
