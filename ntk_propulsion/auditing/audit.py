@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, AuditedKernels, Updates
 from ntk_propulsion.auditing.findings import findings
@@ -25,14 +28,24 @@ from ntk_propulsion.auditing.subject import Subject, open_subject
 from ntk_propulsion.auditing.vectors import compare_vectors, vector_results
 from ntk_propulsion.auditing.verdicts import answer, verdicts
 from ntk_propulsion.auditing.weights import Weights, compare_weights
-from ntk_propulsion.checkpoints import Checkpoint, open_checkpoint
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.checkpoints import (
+    Checkpoint,
+    InMemory,
+    checkpoint_in_memory,
+    open_checkpoint,
+)
+from ntk_propulsion.checkpoints.causes import NothingPairsError, nothing_pairs
+from ntk_propulsion.checkpoints.kohya import as_peft
+from ntk_propulsion.checkpoints.memory import words_of
+from ntk_propulsion.errors import InputError, shown
 from ntk_propulsion.models.named import find_model
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.tasks import example_facts, task_facts
 
 Name = str | os.PathLike[str]
+Source = Name | InMemory
+"""A name, a module, or tensors by name."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +64,8 @@ class Opened:
 
 
 def audit_checkpoint(
-    base: Name,
-    tuned: Name | list[Name] | tuple[Name, ...],
+    base: Source,
+    tuned: Source | Sequence[Source],
     *,
     degree: int | None = None,
     task: Name | None = None,
@@ -67,11 +80,24 @@ def audit_checkpoint(
         >>> audit = audit_checkpoint("minilm", "my-checkpoint")  # doctest: +SKIP
         >>> audit.checkpoints[0].kind.words  # doctest: +SKIP
 
+        Models and state dicts in memory are audited as they are, and not changed:
+
+        >>> import copy, torch
+        >>> base = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+        >>> tuned = copy.deepcopy(base)
+        >>> _ = torch.nn.init.zeros_(tuned[0].bias)
+        >>> found = audit_checkpoint(base, tuned).checkpoints[0]
+        >>> found.name, found.kind.id
+        ('Sequential in memory', 'biases')
+
     Args:
-        base: What was tuned: ``"minilm"``, a folder, a file of tensors, or a hub id.
-        tuned: What came of it, one or several: folders, files or hub ids.
+        base: What was tuned: ``"minilm"``, a folder, a file of tensors, or a hub id; or a module,
+            or tensors by name.
+        tuned: What came of it, one or several in a list, each as the base. A PEFT model brings its
+            adapter's configuration, one that this package wrapped its degree.
         degree: The power k of the gains, for checkpoints that don't say it.
-        task: Kernels are computed on it; None for no kernels.
+        task: Kernels are computed on it; None for no kernels. The base then has to be a name or a
+            folder, which has the tokenizer.
         progress: Is told of each step.
         **options: Other fields of `ntk_propulsion.auditing.settings.AuditSettings`: data, examples,
             spectra, seed ...
@@ -80,31 +106,59 @@ def audit_checkpoint(
         InputError: A checkpoint cannot be read, is more than tensors, or is not of this base.
     """
     many = tuned if isinstance(tuned, list | tuple) else (tuned,)
+    if task is not None and _in_memory(base):
+        raise InputError(
+            f"task: kernels need the base's tokenizer, which {_name(base)} has not: give the base "
+            "as a name or a folder"
+        )
     try:
         settings = AuditSettings(
-            os.fspath(base),
-            tuple(os.fspath(name) for name in many),
+            _name(base),
+            tuple(map(_name, many)),
             degree=degree,
             task=None if task is None else os.fspath(task),
             **options,
         )
     except TypeError as error:
         raise InputError(f"an audit has no such setting: {error}") from None
-    return run_audit(open_audit(settings), progress)
+    return run_audit(open_audit(settings, [base, *many]), progress)
 
 
-def open_audit(settings: AuditSettings) -> Opened:
+def _name(source: Any) -> str:
+    """Return what a source is called: as it is given, or by its class if it is in memory."""
+    return words_of(source) if _in_memory(source) else _path_name(source)
+
+
+def _in_memory(source: Any) -> bool:
+    return isinstance(source, torch.nn.Module | Mapping)
+
+
+def _path_name(source: Any) -> str:
+    try:
+        return os.fspath(source)
+    except TypeError:
+        raise InputError(
+            f"a {shown(source)} cannot be audited: give a name, a path, a module or a state dict"
+        ) from None
+
+
+def open_audit(settings: AuditSettings, sources: Sequence[Source] | None = None) -> Opened:
     """Open everything that an audit reads; no weights are read but for the task's model.
+
+    Args:
+        settings: What the audit depends on.
+        sources: Base and tuned, if some are in memory; by default what the settings name.
 
     Raises:
         InputError: Something cannot be read or does not fit.
     """
     settings.check()
-    base = _open(settings.base)
+    first, *many = sources or (settings.base, *settings.tuned)
+    base = _open(first)
     subjects = []
-    for name in settings.tuned:
+    for name, source in zip(settings.tuned, many, strict=True):
         try:
-            subjects.append(open_subject(base, _open(name), settings.degree))
+            subjects.append(_subject(base, _open(source), settings.degree))
         except InputError as error:
             if len(settings.tuned) == 1 or name in str(error):
                 raise
@@ -112,9 +166,19 @@ def open_audit(settings: AuditSettings) -> Opened:
     return Opened(settings, subjects, prepare_ground(settings) if settings.task else None)
 
 
-def _open(name: str) -> Checkpoint:
-    """Open the checkpoint that a name means; no tensor is read yet."""
-    return open_checkpoint(find_model(name).fetch())
+def _subject(base: Checkpoint, tuned: Checkpoint, degree: int | None) -> Subject:
+    """Put a checkpoint beside its base, or say what keeps them apart."""
+    try:
+        return open_subject(base, as_peft(tuned, base), degree)
+    except NothingPairsError:
+        raise nothing_pairs(tuned, base) from None
+
+
+def _open(source: Source) -> Checkpoint:
+    """Open the checkpoint that a name means, or that is in memory; no tensor is read yet."""
+    if isinstance(source, torch.nn.Module | Mapping):
+        return checkpoint_in_memory(source)
+    return open_checkpoint(find_model(os.fspath(source)).fetch())
 
 
 def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:

@@ -17,7 +17,7 @@ class AuditSettings:
     ``examples`` are drawn from the task's test split.
     """
 
-    base: str = option(meaning="minilm, a Hugging Face folder, a file, or a hub id.")
+    base: str = option(meaning="minilm, a folder of a model or training, a file, or a hub id.")
     tuned: tuple[str, ...] = option(
         meaning="A checkpoint: folder, file, adapter or hub id. Several times to compare.",
         repeated=True,

@@ -5,6 +5,7 @@ from importlib import import_module
 from ntk_propulsion.checkpoints.alignment import Alignment, align
 from ntk_propulsion.checkpoints.checkpoint import Checkpoint
 from ntk_propulsion.checkpoints.dialect import Dialect, Keys, Role, plain_role, register
+from ntk_propulsion.checkpoints.memory import InMemory, checkpoint_in_memory
 from ntk_propulsion.checkpoints.opening import open_checkpoint
 from ntk_propulsion.checkpoints.placements import Placement, ScalingVector
 from ntk_propulsion.checkpoints.recognition import describe_dialect, recognise
@@ -18,12 +19,14 @@ __all__ = [
     "Alignment",
     "Checkpoint",
     "Dialect",
+    "InMemory",
     "Keys",
     "Placement",
     "Role",
     "ScalingVector",
     "TensorInfo",
     "align",
+    "checkpoint_in_memory",
     "describe_dialect",
     "open_checkpoint",
     "plain_role",

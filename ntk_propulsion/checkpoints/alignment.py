@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ntk_propulsion.errors import InputError, shown
+from ntk_propulsion.checkpoints.causes import no_names
+from ntk_propulsion.errors import InputError
 
 WRAPPERS = ("module.", "model.", "base_model.model.", "_orig_mod.")
 """Prefixes by DataParallel, by trainers and composite models, by PEFT, and by torch.compile."""
 
 _ROOTS = 8
+_DEEP = 4
 _OLD = {".gamma": ".weight", ".beta": ".bias"}
 
 
@@ -63,8 +65,9 @@ def align(
 ) -> Alignment:
     """Pair the names of two checkpoints, taking off the prefixes that pair the most.
 
-    A prefix is a chain of `WRAPPERS`, followed or not by one more part of a name ("bert."). Names
-    that do not begin with it (a head beside "bert.") stay as they are.
+    A prefix is a chain of `WRAPPERS`, followed or not by more parts of a name: one ("bert."), or
+    up to four that most names begin with ("text_encoder.0.auto_model."). Names that do not begin
+    with it (a head beside "bert.") stay as they are.
 
     Args:
         tuned: Tensor names, e.g. a `Checkpoint`.
@@ -123,11 +126,7 @@ def _best_prefixes(tuned: list[str], base: list[str]) -> tuple[str, str]:
             counts[s, t] = len(ours & theirs)
     most = max(counts.values(), default=0)
     if not most:
-        one, other = (shown(names[0]) if names else "nothing" for names in (tuned, base))
-        raise InputError(
-            f"no tensor of the tuned checkpoint ({one} ...) has a name of the base's ({other} ...):"
-            " give the base that it was tuned from"
-        )
+        raise no_names(tuned, base)
     best = sorted((p for p in counts if counts[p] == most), key=lambda p: (len(p[0] + p[1]), p))
     if best[0] != ("", ""):
         _require_one_way(best, plain_tuned, plain_base)
@@ -165,14 +164,25 @@ def _wrappers(names: list[str]) -> list[str]:
 
 
 def _with_roots(names: list[str], chains: list[str]) -> list[str]:
-    """Return the chains, and each with a common next part of a name, such as "bert."."""
+    """Return the chains, and each with common next parts of a name, such as "bert."."""
     found = list(chains)
     for chain in chains:
-        rests = (name.removeprefix(chain) for name in names if name.startswith(chain))
-        roots = Counter(rest.split(".", 1)[0] for rest in rests if "." in rest)
-        more = (f"{chain}{root}." for root, _ in roots.most_common(_ROOTS))
-        found += [prefix for prefix in more if prefix not in found]
+        for root, _ in _roots(names, chain)[:_ROOTS]:
+            found += [chain + root] * (chain + root not in found)
+        prefix = chain
+        for _ in range(_DEEP):
+            most = _roots(names, prefix)[:1]
+            if not most or most[0][1] <= len(names) / 2:
+                break
+            prefix += most[0][0]
+            found += [prefix] * (prefix not in found)
     return found
+
+
+def _roots(names: list[str], prefix: str) -> list[tuple[str, int]]:
+    """Return the next parts of the names that begin so, with how many have each, most first."""
+    rests = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return Counter(rest.split(".", 1)[0] + "." for rest in rests if "." in rest).most_common()
 
 
 def _renamed(name: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-from ntk_propulsion.checkpoints.opcodes import Global, Reference, read_pickle
+from ntk_propulsion.checkpoints.opcodes import Reference, read_pickle
+from ntk_propulsion.checkpoints.pickled_names import AllowedNames, Global
 from ntk_propulsion.errors import InputError, shown
 
 PICKLE_LIMIT = 16 * 2**20
@@ -43,15 +44,14 @@ DTYPES = {
 _UNTYPED = Global("torch.storage", "UntypedStorage")
 PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
-_ALLOWED = {
-    *STORAGES,
-    _UNTYPED,
-    Global("collections", "OrderedDict"),
-    Global("torch", "Size"),
-    Global("torch", "device"),
-    *(Global("torch._utils", name) for name in (*PARAMETERS, *TENSORS)),
-    *DTYPES,
-}
+_ALLOWED = AllowedNames(
+    {
+        *STORAGES,
+        _UNTYPED,
+        *(Global("torch._utils", name) for name in (*PARAMETERS, *TENSORS)),
+        *DTYPES,
+    }
+)
 
 
 class Place(NamedTuple):

@@ -71,8 +71,10 @@ def member(folder: Path, name: str) -> Path | None:
     regular_file(path)
     home, target = folder.resolve(), path.resolve()
     allowed = [home]
-    if home.parent.name == "snapshots":
-        allowed.append(home.parent.parent / "blobs")
+    # a snapshot's own subfolders, as sentence-transformers have them, link to the blobs too
+    for place in (home, home.parent):
+        if place.parent.name == "snapshots":
+            allowed.append(place.parent.parent / "blobs")
     if not any(target.is_relative_to(place) for place in allowed):
         raise InputError(f"{path} is a link that leads out of its folder: put the file there")
     return path

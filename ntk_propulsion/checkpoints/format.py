@@ -44,7 +44,8 @@ class FolderFormat:
             is of another.
         opens: Opens a folder by the first of its signs; raises `ntk_propulsion.errors.InputError`.
         rank: Of two formats that a folder shows, the one of lower rank is read; two of one rank are
-            refused. 0: weights as they are used; 1: what training leaves beside them.
+            refused. -1: a list of what lies in the folder; 0: weights as they are used; 1, 2: what
+            training leaves beside them; `TOLD` and above: what can be told and not read.
     """
 
     name: str
@@ -53,5 +54,7 @@ class FolderFormat:
     rank: int = 0
 
 
+TOLD = 9
+"""The rank from which on a folder's format can be told and not read."""
 FILES: list[FileFormat] = []
 FOLDERS: list[FolderFormat] = []

@@ -1,19 +1,22 @@
 """What a pickle says, read without running anything that it asks for.
 
 A pickle is a program. This reader follows only the instructions that `torch.save` writes for
-dictionaries of tensors. The functions that they name are never looked up: they stay names, and
-their calls stay records. Anything else is refused by name. It is ours because the standard
-library's `pickle` runs what it reads, and `pickletools` takes it apart but says not what it means.
+dictionaries of tensors and of what training code keeps beside them. The functions and classes that
+they name are never looked up: they stay names, and calls of them stay records. Anything else is
+refused by name. It is ours because the standard library's `pickle` runs what it reads, and
+`pickletools` takes it apart but says not what it means.
 """
 
 from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any
 
+from ntk_propulsion.checkpoints.pickled_names import Global as Global
+from ntk_propulsion.checkpoints.pickled_names import refusal
 from ntk_propulsion.errors import InputError, shown
 
 OPCODE_LIMIT = 2_000_000
@@ -29,22 +32,21 @@ _LITERALS = {
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 }
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_KEYS = (str, int, float, bytes, type(None))
-
-
-class Global(NamedTuple):
-    """The name of something that a pickle asks for, e.g. torch._utils and _rebuild_tensor_v2."""
-
-    module: str
-    name: str
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A call that a pickle asks for, not made."""
+    """A call that a pickle asks for, not made; what is made of a class is one too.
+
+    Attributes:
+        function: What is called.
+        arguments: With what.
+        states: What the pickle then sets as the attributes of the result, in order.
+    """
 
     function: Global
     arguments: tuple[Any, ...]
+    states: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,10 @@ class Reference:
     """A persistent id, by which torch names a storage."""
 
     key: Any
+
+
+_KEYS = (str, int, float, bytes, type(None), Call, Global)
+"""What may be a key: records are told apart by identity, so that none takes long to hash."""
 
 
 def read_pickle(
@@ -111,7 +117,12 @@ class _Machine:
             "LONG_BINGET": lambda key: self._stack.append(self._memo[key]),
             "GLOBAL": lambda text: self._name(*text.split(" ", 1)),
             "STACK_GLOBAL": lambda _: self._name(*[self.pop(), self.pop()][::-1]),
+            "EMPTY_SET": lambda _: self._stack.append([]),
+            "FROZENSET": lambda _: self._stack.append(self._since_mark()),
+            "ADDITEMS": lambda _: self._extend(self._since_mark()),
             "REDUCE": lambda _: self._call(),
+            "NEWOBJ": lambda _: self._call(),
+            "NEWOBJ_EX": lambda _: self._call([self.pop()]),
             "BUILD": lambda _: self._build(),
             "BINPERSID": lambda _: self._refer(),
         }
@@ -149,11 +160,15 @@ class _Machine:
         self._memo[int(key)] = self._stack[-1]
 
     def _extend(self, items: list[Any]) -> None:
+        if isinstance(self._stack[-1], Call):  # a kind of list: its items are passed over
+            return
         if not isinstance(self._stack[-1], list):
             raise InputError("its pickle is damaged: it appends to what is not a list")
         self._stack[-1].extend(items)
 
     def _update(self, items: list[Any]) -> None:
+        if isinstance(self._stack[-1], Call):  # a kind of dictionary
+            return
         if not isinstance(self._stack[-1], dict):
             raise InputError("its pickle is damaged: it sets items of what is not a dictionary")
         _pairs(self._stack[-1], items)
@@ -162,18 +177,16 @@ class _Machine:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise InputError("its pickle is damaged: it asks for something without a name")
         if Global(module, name) not in self._allowed:
-            raise InputError(
-                f"its pickle asks for {shown(f'{module}.{name}')}, not only for tensors: nothing "
-                "of it was run; save the model's state_dict(), best as safetensors"
-            )
+            raise InputError(refusal(module, name))
         self._stack.append(Global(module, name))
 
-    def _call(self) -> None:
+    def _call(self, states: Iterable[Any] = ()) -> None:
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise InputError("its pickle is damaged: it calls what is not a function")
         ordered = function == ("collections", "OrderedDict")
-        self._stack.append(_ordered(*arguments) if ordered else Call(function, arguments))
+        made = _ordered(*arguments) if ordered else Call(function, arguments, list(states))
+        self._stack.append(made)
 
     def _refer(self) -> None:
         self._references.append(Reference(self.pop()))
@@ -181,8 +194,10 @@ class _Machine:
 
     def _build(self) -> None:
         """Drop the attributes of a dictionary: modules put the versions of their parts there."""
-        self.pop()
-        if not isinstance(self._stack[-1], dict):
+        state = self.pop()
+        if isinstance(self._stack[-1], Call):
+            self._stack[-1].states.append(state)
+        elif not isinstance(self._stack[-1], dict):
             raise InputError("its pickle sets attributes of what is not a dictionary")
 
 

@@ -28,12 +28,10 @@ from ntk_propulsion.checkpoints.archives import (
     read_zip,
 )
 from ntk_propulsion.checkpoints.files import read_elements, regular_file
+from ntk_propulsion.checkpoints.nests import state_dict
 from ntk_propulsion.checkpoints.opcodes import Call, Global
 from ntk_propulsion.checkpoints.tensor_file import PlainFile, TensorInfo
 from ntk_propulsion.errors import InputError, shown
-
-NESTS = ("state_dict", "model_state_dict", "model", "module")
-"""Keys under which training code keeps the state dict within a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -104,31 +102,8 @@ class PickleFile(PlainFile):
 
     def _state_dict(self, content: Any) -> Iterator[tuple[str, _Stored]]:
         """Yield the tensors of a state dict, which may lie within other dictionaries."""
-        other: list[str] = []
-        for _ in range(len(NESTS) + 1):
-            if not isinstance(content, dict):
-                raise InputError(f"it holds {shown(content)}, not a state dict")
-            nests = [key for key in NESTS if isinstance(content.get(key), dict)]
-            if not nests:
-                break
-            if len(nests) > 1:
-                raise InputError(f"it holds several state dicts, {', '.join(nests)}: save one")
-            other += [shown(key) for key in content if key != nests[0]]
-            self.notes.append(f"{self.path.name}: the tensors are under its key {nests[0]!r}")
-            content = content[nests[0]]
-        found = {
-            n: value for n, value in content.items() if isinstance(n, str) and _is_tensor(value)
-        }
-        other += [shown(key) for key in content if key not in found]
-        if not found:
-            raise InputError(
-                f"it holds no tensors under its keys {', '.join(other[:6]) or '(none)'}"
-            )
-        if other:
-            self.notes.append(
-                f"{self.path.name}: {len(other)} entries are no tensors of the state dict and are "
-                f"left out, e.g. {', '.join(other[:4])}"
-            )
+        found, notes = state_dict(content, _is_tensor, self.path.name)
+        self.notes += notes
         for name, value in found.items():
             yield name, _stored(value)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from ntk_propulsion.errors import InputError, shown, unknown
 from ntk_propulsion.runs.packages import packaged_path
 
-_FETCHED = ("*.json", "*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+_FETCHED = ("*.json", "*.safetensors", "pytorch_model*.bin", "*/pytorch_model.bin",
+            "adapter_model.bin", "pytorch_model_fsdp_0/*", ".metadata", "__*.distcp")  # fmt: skip
 """What is fetched of a hub repository: weights and configurations, no code."""
 
 

@@ -136,3 +136,13 @@ def test_every_name_is_accounted_for_once(tuned, base):
     for name in set(tuned) & set(base):
         if not aligned.tuned_prefix and not aligned.base_prefix:
             assert aligned.pairs[name] == name
+
+
+@pytest.mark.parametrize(
+    "prefix", ["text_encoder.bert.", "0.auto_model.", "model.backbone.net.", "a.b.c.d."]
+)
+def test_a_part_deep_in_a_composite_model_is_found(prefix):
+    for names in (BERT, INNER):
+        aligned = align([*prefixed(prefix, names), "extra.scale"], names)
+        assert aligned.pairs == dict(zip(prefixed(prefix, names), names, strict=True))
+        assert align(names, prefixed(prefix, names)).base_prefix.endswith(prefix)

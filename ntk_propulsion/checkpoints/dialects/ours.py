@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from ntk_propulsion.checkpoints.dialect import Dialect, Keys, Role, plain_role, register
+from ntk_propulsion.checkpoints.memory import SETTINGS
 from ntk_propulsion.checkpoints.placements import Placement, ScalingVector
+from ntk_propulsion.propulsion.config import PropulsionConfig
 
 _END = ".scaling.z"
 
@@ -20,10 +24,22 @@ def describe_ours(keys: Keys) -> Dialect:
             inner = module.removesuffix(".base")
             plain[name] = f"{inner}.{attribute}" if inner in vectors else name
             roles[name] = plain_role(plain[name], keys.trained)
+    settings = _settings(keys)
+    unsaid = ["the state dict does not say the degree: the adapter file does"]
     return Dialect(
         "ours",
         {name: roles[name] for name in keys.names},
         {m: ScalingVector((key,), m, Placement.output()) for m, key in vectors.items()},
         plain,
-        notes=["the state dict does not say the degree: the adapter file does"],
+        degree=settings.degree if settings else None,
+        pooling=settings.pooling if settings and settings.vectors > 1 else None,
+        notes=[] if settings else unsaid,
     )
+
+
+def _settings(keys: Keys) -> PropulsionConfig | None:
+    """Return the settings of a wrapped model in memory, which it remembers; no file has them."""
+    try:
+        return PropulsionConfig.from_dict({**json.loads(keys.metadata[SETTINGS])})
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        return None

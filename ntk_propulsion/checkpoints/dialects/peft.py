@@ -28,7 +28,7 @@ def describe_peft(keys: Keys) -> Dialect:
     roles: dict[str, Role] = {}
     plain: dict[str, str] = {}
     factors: dict[str, list[str]] = {}
-    whole = not keys.adapter_config and any(".base_layer.weight" in name for name in keys.names)
+    whole = any(".base_layer.weight" in name for name in keys.names)
     for name in keys.names:
         bare = name.removeprefix(_PREFIX)
         match = _FACTOR.search(f".{bare}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ntk_propulsion.checkpoints.checkpoint import Checkpoint
 from ntk_propulsion.checkpoints.files import member, read_json
+from ntk_propulsion.checkpoints.folders import entries
 from ntk_propulsion.checkpoints.format import FOLDERS, FolderFormat
 from ntk_propulsion.checkpoints.opening import open_tensor_file
 from ntk_propulsion.checkpoints.tensor_file import TensorFile
@@ -33,16 +34,27 @@ def open_model(folder: Path, name: str) -> Checkpoint:
     config = member(folder, "config.json")
     if config:
         checkpoint.config = read_json(config)
+    others = entries(folder, r"(pytorch_)?model_\d{1,4}\.(safetensors|bin)")
+    if others:
+        checkpoint.notes.append(
+            f"{folder.name}: {name} was read; {', '.join(map(shown, others[:4]))} beside it, "
+            "other models of the same training, were not"
+        )
     return checkpoint
 
 
 def open_single(folder: Path, name: str) -> Checkpoint:
     """Open a folder whose tensors are all in one file of it."""
+    source = open_source(folder, name)
+    return Checkpoint(folder, f"folder with {name}", dict.fromkeys(source.tensors, source))
+
+
+def open_source(folder: Path, name: str) -> TensorFile:
+    """Open a file of tensors that lies in a folder."""
     path = member(folder, name)
     if path is None:
         raise InputError(f"{folder} has no {name}")
-    source = open_tensor_file(path)
-    return Checkpoint(folder, f"folder with {name}", dict.fromkeys(source.tensors, source))
+    return open_tensor_file(path)
 
 
 def _open_shards(folder: Path, index: str) -> Checkpoint:

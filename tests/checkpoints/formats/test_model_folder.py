@@ -36,3 +36,16 @@ def test_safetensors_go_before_pickles_and_a_note_says_so(tmp_path):
     checkpoint = open_checkpoint(tmp_path)
     assert_holds(checkpoint, {"a": torch.ones(2)})
     assert any("pytorch_model.bin was not" in note for note in checkpoint.notes)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_what_accelerate_saves_of_a_training_is_read(tmp_path, safe):
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    models = [torch.nn.Linear(3, 2), torch.nn.Linear(2, 2)]
+    prepared = [accelerator.prepare(m, torch.optim.AdamW(m.parameters()))[0] for m in models]
+    accelerator.save_state(str(tmp_path / "s"), safe_serialization=safe)
+    checkpoint = open_checkpoint(tmp_path / "s")
+    assert_holds(checkpoint, {n: t.detach() for n, t in prepared[0].state_dict().items()})
+    assert any("model_1." in note and "were not" in note for note in checkpoint.notes)
