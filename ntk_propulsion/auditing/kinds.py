@@ -116,7 +116,7 @@ def _in_words(kind: str, weights: Weights, coverage: Coverage) -> str:
     if kind == "unread":
         said += _unread(weights)
     if not coverage.base.is_whole:
-        said += f" (judged by {coverage.words})"
+        said += f"; judged by {coverage.words}"
     if coverage.rows:
         said += f"; tables have {coverage.rows}"
     if coverage.added.count:

@@ -15,7 +15,7 @@ from ntk_propulsion.auditing.rounding import is_base_s_rounding, stored_base
 from ntk_propulsion.auditing.subject import Subject, real
 from ntk_propulsion.auditing.tables import AuditedTensor
 from ntk_propulsion.models.roles import is_norm, role_of
-from ntk_propulsion.theory.changes import TensorChange, double, tensor_change
+from ntk_propulsion.theory.changes import TensorChange, blocks, tensor_change
 from ntk_propulsion.theory.rounding import Precision
 from ntk_propulsion.theory.updates import Explained
 from ntk_propulsion.words import finite
@@ -92,7 +92,7 @@ def compared(subject: Subject, name: str) -> Compared:
         row = replace(row, grid=_dtype(grid))
     if not changed or change.norm is None or not row.parameters:
         return Compared(row, Explained(), stored.precision)
-    errors = float(stored.precision.after(double(after)).sum())
+    errors = sum(float(stored.precision.after(block).sum()) for block in blocks(after))
     moved = Explained(base=(change.base_norm or 0) ** 2, update=change.norm**2, rounding=errors)
     return Compared(row, moved, stored.precision)
 

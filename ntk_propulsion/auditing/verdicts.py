@@ -70,11 +70,11 @@ def _frozen_words(of: AuditedCheckpoint) -> str:
             f"{found.changed} of {plural(found.compared, 'tensor')} differ"
         )
     said = f"{found.changed} of {plural(found.compared, 'tensor')} outside the head differ{held}"
-    if found.rounded:
-        said += f"; {found.rounded} more are rounded and otherwise the base's"
     if found.undeclared:
         said += f", {found.undeclared_count} of them undeclared: {found.undeclared[0]}"
         said += " ..." * (found.undeclared_count > 1)
+    if found.rounded:
+        said += f"; {found.rounded} more are rounded and otherwise the base's"
     return said
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from ntk_propulsion import words
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, AuditedKernels, AuditedRegime
 from ntk_propulsion.auditing.coverage import Part
-from ntk_propulsion.auditing.shares import measured
+from ntk_propulsion.auditing.shares import measured, unsaid
 from ntk_propulsion.auditing.tables import AllLayers, AuditedLayer, SimilarLayers
 from ntk_propulsion.figures import Plot, style
 from ntk_propulsion.figures.depth import Place, depth_axis, spoken
@@ -90,10 +90,12 @@ def updates(of: AuditedCheckpoint) -> Figure:
     depth_axis([top, bottom], [Place(layer.module, layer.role) for layer in layers])
     total = of.updates.total
     share, chance = (total.share, total.expected_share) if total else (None, None)
+    reason = unsaid(of)
+    together = f"no share is said, for {reason}" if reason else words.percent(share)
     style.frame(
         figure,
         "How much of each layer's update is a Propulsion",
-        f"{plain(caption(of))} All layers but the head: {words.percent(share)}; a "
+        f"{plain(caption(of))} All layers but the head: {plain(together)}; a "
         f"random direction per neuron: {words.percent(chance)}. No units. {_rests_on(of)}",
     )
     return figure

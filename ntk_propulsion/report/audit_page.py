@@ -9,7 +9,7 @@ from typing import Any
 from ntk_propulsion import words
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint
 from ntk_propulsion.auditing.results import AuditRecord, AuditResults
-from ntk_propulsion.auditing.shares import measured
+from ntk_propulsion.auditing.shares import measured, unsaid
 from ntk_propulsion.report.downloads import Row, columns_of
 from ntk_propulsion.report.page import Page, render
 from ntk_propulsion.report.pictures import Picture, explorer
@@ -218,7 +218,7 @@ def side_by_side(of: AuditedCheckpoint) -> SideBySide:
         z_max=total.max if total else None,
         share_in_range=total.share_in_range if total else None,
         relative_norm=update.relative_norm if update else None,
-        share=update.share if update else None,
+        share=update.share if update and not unsaid(of) else None,
         expected_share=update.expected_share if update else None,
         matching_rank=update.matching_rank if update else None,
         linearization_error=regime.linearization_error if regime else None,

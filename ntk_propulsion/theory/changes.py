@@ -169,6 +169,13 @@ def double(tensor: Tensor) -> Array:
     return tensor.detach().to("cpu", torch.float64).numpy()
 
 
+def blocks(tensor: Tensor) -> Iterator[Array]:
+    """Yield a tensor's entries in float64, some at a time."""
+    flat = tensor.detach().reshape(-1)
+    for start in range(0, len(flat), BLOCK):
+        yield double(flat[start : start + BLOCK])
+
+
 def _bits(tensor: Tensor) -> Tensor:
     return tensor.contiguous().view(torch.uint8)
 
