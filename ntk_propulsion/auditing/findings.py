@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ntk_propulsion import words
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, LargeChange
 from ntk_propulsion.auditing.judgements import Finding
-from ntk_propulsion.auditing.shares import huge, limits, unsaid
+from ntk_propulsion.auditing.shares import huge, limits, stand_ins, unsaid
 from ntk_propulsion.auditing.vector_findings import (
     FEW_OUTLIERS,
     LEAST,
@@ -184,7 +184,7 @@ def _regime(of: AuditedCheckpoint) -> str:
     return (
         f"the training of {of.regime.of} {said}: linearization error "
         f"{words.number(of.regime.linearization_error)}, feature drift "
-        f"{words.number(of.regime.feature_drift)}"
+        f"{words.number(of.regime.feature_drift)}{stand_ins(of)}"
     )
 
 
@@ -203,7 +203,7 @@ def _learned(of: AuditedCheckpoint) -> str:
     metric = of.kernels.metric
     return (
         f"{metric.name} on the kernels' {of.kernels.examples} examples went from "
-        f"{words.number(metric.base)} to {words.number(metric.tuned)}"
+        f"{words.number(metric.base)} to {words.number(metric.tuned)}{stand_ins(of)}"
     )
 
 

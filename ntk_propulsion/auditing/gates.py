@@ -65,7 +65,8 @@ def failed(gates: Iterable[Gate], checkpoints: Iterable[AuditedCheckpoint]) -> l
     for what the file declares as trained; a head or a pooler may lack. Equal is to the bit, or, in
     a file of another precision, to the bit once the base is rounded to it: nothing was trained
     then. An adapter without base weights passes. finite: no NaN, no infinity. range: every z of
-    every layer lies within. regime: the kernel regime holds; weakly is not enough.
+    every layer lies within. regime: the kernel regime holds, of a model that the file makes without
+    the base's weights in place of missing ones; weakly is not enough.
     """
     checkpoints = list(checkpoints)
     return [
@@ -105,10 +106,14 @@ def _nonfinite(of: AuditedCheckpoint) -> str:
 
 
 def _left(of: AuditedCheckpoint) -> str:
+    from ntk_propulsion.auditing.shares import stand_ins  # not where options are shown: no torch
+
     if of.regime is None:
         return f"not measured: {of.kernels.reason if of.kernels else 'no --task was given'}"
     verdict = of.regime.kernel_regime
-    return "" if verdict == "holds" else f"the verdict is {verdict!r}"
+    if verdict == "holds":
+        return f"not wholly measured{rest}" if (rest := stand_ins(of)) else ""
+    return f"the verdict is {verdict!r}"
 
 
 def _outside(bounds: tuple[float, float], of: AuditedCheckpoint) -> str:

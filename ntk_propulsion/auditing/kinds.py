@@ -158,7 +158,8 @@ def kind_by_numbers(
     Identical, or a part: nothing moved beyond rounding, of all tensors or of some. Norms, biases:
     nothing else moved. Another model: most matrices are `FAR`. A merged Propulsion: the best gains
     explain at least ``ALMOST_ALL`` of what changed beyond rounding, norms and the like included.
-    Low rank: every changed matrix has a settled rank of at most ``LOW_RANK`` of its full one.
+    Low rank: every changed matrix has a settled rank of at most ``LOW_RANK`` of the one that the
+    rows and columns which moved could have: a few words that were trained are no LoRA.
     Full, partial: a matrix has a higher rank, or vectors moved too and what moved stands out of
     rounding. Unread: else.
     """
@@ -254,9 +255,9 @@ def read_ranks(layers: Iterable[AuditedLayer]) -> str:
 
 
 def _read(layer: AuditedLayer) -> str:
-    low = LOW_RANK * min(layer.d_in or 0, layer.d_out or 0)
-    if layer.rank is None:
+    if layer.rank is None or layer.full_rank is None:
         return "unread"
+    low = LOW_RANK * layer.full_rank
     if layer.rank > low:
         return "high" if layer.stands_out else "unread"
     return "low" if layer.rank_settled else "unread"

@@ -58,6 +58,14 @@ def limits(of: AuditedCheckpoint) -> str:
     return f" ({'; '.join(said)})" if said else ""
 
 
+def stand_ins(of: AuditedCheckpoint) -> str:
+    """Say that models were made with weights of the base in place of what a file lacks."""
+    part = of.coverage.outside_head
+    if part.is_whole or not part.count or of.integrity.frozen_base == "not in the file":
+        return ""
+    return f" (the base's weights stand in for the rest: {part.of_base} could be compared)"
+
+
 def _is_huge(of: AuditedCheckpoint) -> bool:
     gains = of.kind.id == "propulsion" and of.integrity.frozen_base != "refuted"
     return bool(huge(of)) and not (gains or of.kind.id == "merged propulsion")

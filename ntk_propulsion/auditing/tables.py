@@ -85,6 +85,7 @@ class AuditedLayer:
         matching_rank: The rank whose closest update explains as much as the gains do.
         rank: Singular values of the weight's update that stand out of rounding; None where that is
             not modelled.
+        full_rank: The rank that it could have: of the rows and columns that moved, the fewer.
         rank_settled: Whether the update has that rank, and rounding hides no higher one.
         stable_rank: |D|**2 over the squared spectral norm.
         participation_ratio: |D|**4 / |D D'|**2.
@@ -116,6 +117,7 @@ class AuditedLayer:
     gain_max: float | None = None
     matching_rank: float | None = None
     rank: int | None = None
+    full_rank: int | None = None
     rank_settled: bool | None = None
     stable_rank: float | None = None
     participation_ratio: float | None = None

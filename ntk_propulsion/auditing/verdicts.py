@@ -9,7 +9,7 @@ from ntk_propulsion import words
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, Integrity
 from ntk_propulsion.auditing.findings import SEVERITIES
 from ntk_propulsion.auditing.judgements import Verdict
-from ntk_propulsion.auditing.shares import limits, measured, unsaid
+from ntk_propulsion.auditing.shares import limits, measured, stand_ins, unsaid
 from ntk_propulsion.words import plural
 
 WORTH_KNOWING = 3
@@ -148,7 +148,7 @@ def _regime(of: AuditedCheckpoint) -> Verdict:
         return Verdict("regime", "not measured", reason or "no --task was given")
     said = (
         f"linearization error {words.number(of.regime.linearization_error)}, feature drift "
-        f"{words.number(of.regime.feature_drift)}, of {of.regime.of}"
+        f"{words.number(of.regime.feature_drift)}, of {of.regime.of}{stand_ins(of)}"
     )
     examples = plural(of.kernels.examples, "example") if of.kernels else ""
     return Verdict("regime", of.regime.kernel_regime, said, examples)
@@ -170,7 +170,7 @@ def sentence(of: AuditedCheckpoint) -> str:
         said = f"{words.percent(total.share)} of its update is a Propulsion{limits(of)}"
         parts.append(f"no share of it is called a Propulsion, for {reason}" if reason else said)
     if of.regime is not None:
-        parts.append(_REGIME[of.regime.kernel_regime])
+        parts.append(f"{_REGIME[of.regime.kernel_regime]}{stand_ins(of)}")
     if found.nonfinite:
         parts.append("some of its values are NaN or infinite")
     return f"{'; '.join(parts)}."

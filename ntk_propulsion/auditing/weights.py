@@ -184,6 +184,7 @@ def _layer(module: str, update: LayerUpdate) -> AuditedLayer:
         found = replace(
             found,
             rank=spectrum.rank,
+            full_rank=min(spectrum.moved),
             rank_settled=spectrum.is_settled,
             stable_rank=finite(spectrum.stable_rank),
             participation_ratio=finite(spectrum.participation_ratio),

@@ -14,6 +14,7 @@ from ntk_propulsion.theory.inputs import Array
 from ntk_propulsion.theory.rounding import MODEL, STANDS_OUT, Precision, RoundingNoise
 
 RANKS = (1, 2, 4, 8, 16, 32)
+ROW = 4.0
 GAP = 2.0
 """How far above the edge of rounding the least singular value that counts must lie for a rank to be
 settled: a spectrum that decays into rounding has one just above it. Ours."""
@@ -95,6 +96,8 @@ class UpdateSpectrum:
         noise: The squared norm that rounding is expected to leave, NaN likewise.
         computing: What computing the update in the stored precision may leave, NaN likewise.
         shape: (d_out, d_in).
+        moved: How many rows and columns hold more than `ROW` times what rounding is expected to
+            leave of them: a few rows that were trained have a low rank that is no factors'.
     """
 
     values: Array
@@ -102,6 +105,7 @@ class UpdateSpectrum:
     noise: float
     computing: float
     shape: tuple[int, int]
+    moved: tuple[int, int]
 
     @property
     def shares(self) -> Array:
@@ -157,6 +161,7 @@ class UpdateSpectrum:
 def spectrum_of(old: Tensor, new: Tensor, precision: Precision) -> UpdateSpectrum:
     """Return the spectrum of a weight's update, both (d_out, d_in)."""
     delta = np.empty(tuple(old.shape))
+    energies = np.zeros(delta.shape[0]), np.zeros(delta.shape[1])
     rows, columns = np.zeros(delta.shape[0]), np.zeros(delta.shape[1])
     done = 0
     for w, part in neuron_blocks(old, new):
@@ -165,6 +170,8 @@ def spectrum_of(old: Tensor, new: Tensor, precision: Precision) -> UpdateSpectru
         errors = precision.after(w + part)
         rows[block] = errors.sum(1)
         columns += errors.sum(0)
+        energies[0][block] = np.sum(part**2, axis=1)
+        energies[1][:] += np.sum(part**2, axis=0)
     tall = delta if delta.shape[0] >= delta.shape[1] else delta.T  # LAPACK is faster on these
     values = scipy.linalg.svdvals(tall, overwrite_a=True, check_finite=False)
     noise = RoundingNoise.of(rows, columns)
@@ -174,7 +181,9 @@ def spectrum_of(old: Tensor, new: Tensor, precision: Precision) -> UpdateSpectru
     least = np.finfo(np.float64).eps * max(shape) * values[0]
     edge = float(np.hypot(noise.edge, spread) + least)  # NaN stays
     computing += len(values) * least**2
-    return UpdateSpectrum(values, edge, noise.energy, computing, shape)
+    each = zip(energies, (rows, columns), strict=True)
+    moved = [int((energy > ROW * expected).sum()) for energy, expected in each]
+    return UpdateSpectrum(values, edge, noise.energy, computing, shape, (moved[0], moved[1]))
 
 
 def low_rank_of(values: Array, sides: int) -> LowRank:

@@ -151,6 +151,7 @@ def layer(module: str = DENSE, role: str = "mlp", **changes) -> AuditedLayer:
         gain_max=1.04,
         matching_rank=2.5,
         rank=16,
+        full_rank=16,
         rank_settled=False,
         stable_rank=6.2,
         participation_ratio=8.1,

@@ -40,10 +40,22 @@ def tunings():
                 ),
                 NEVER_LOW - {"full"},
             )
+    for name in ("words", "neurons"):
+        yield f"a few {name}", lambda s, n=name: few(s, n), {"partial", "unread"}
     yield "head", lambda s: states.trained(s, 0.1, which=lambda n: "classifier" in n), {"head"}
     yield "biases", lambda s: states.trained(s, 0.1, which=lambda n: n.endswith("bias")), {"biases"}
     yield "norms", lambda s: states.trained(s, 0.1, which=lambda n: "LayerNorm" in n), {"norms"}
     yield "nothing", dict, {"identical"}
+
+
+def few(state, which):
+    """A training of a few rows: words of the table, or neurons of a layer."""
+    layer = (
+        "bert.embeddings.word_embeddings" if which == "words" else f"{states.LAYER}.output.dense"
+    )
+    weight = state[f"{layer}.weight"].clone()
+    weight[:6] += 0.01 * torch.randn(6, weight.shape[1], generator=states.seeded(7))
+    return state | {f"{layer}.weight": weight}
 
 
 @pytest.mark.parametrize(("before", "after"), STORED, ids=NAMES)

@@ -4,7 +4,8 @@ import pytest
 
 from ntk_propulsion.auditing.checkpoint import Kind
 from ntk_propulsion.auditing.coverage import Part
-from ntk_propulsion.auditing.shares import huge, limits, measured, unsaid
+from ntk_propulsion.auditing.gates import failed, parse_gates
+from ntk_propulsion.auditing.shares import huge, limits, measured, stand_ins, unsaid
 from ntk_propulsion.auditing.verdicts import sentence
 from tests.auditing import samples
 
@@ -66,3 +67,21 @@ def test_what_a_share_leaves_out_stands_behind_it():
     assert limits(mixed) == (
         " (30% of the squared change lies outside layers; rounding explains 20% of it)"
     )
+
+
+def test_a_regime_of_a_model_that_the_base_completed_is_said_to_be_so():
+    part = samples.coverage(encoder=Part(8, 38, 400, 1000))
+    found = samples.checkpoint(coverage=part)
+    said = (
+        "(the base's weights stand in for the rest: 40% of the base's parameters (8 of 38 tensors)"
+    )
+    assert said in stand_ins(found)
+    assert said in sentence(found)
+    for rule in ("regime", "learned"):
+        assert said in {each.rule: each for each in found.findings}[rule].words
+    assert said in {each.id: each for each in found.verdicts}["regime"].words
+    (line,) = failed(parse_gates(["regime"], "task"), [found])
+    assert "not wholly measured" in line
+    assert stand_ins(samples.checkpoint()) == ""
+    adapter = samples.integrity(frozen_base="not in the file")
+    assert stand_ins(samples.checkpoint(coverage=part, integrity=adapter)) == ""
