@@ -146,7 +146,12 @@ def _unread(weights: Weights) -> str:
         return f": {NOT_MODELLED}"
     if not any(layer.spectrum for layer in measured):
         return ": singular values were not computed"
-    grids = sorted({each.grid for each in weights.tensors if each.changed and each.grid})
+    moved = [each for each in weights.tensors if each.changed and each.role != "head"]
+    grids = sorted({each.grid for each in moved if each.grid})
+    if is_within_rounding(moved):
+        return (
+            f", or the base rounded another way to {words.listed(grids)}: no number moved further"
+        )
     return f" at this precision ({words.listed(grids)}): rounding hides the rest of its spectrum"
 
 
@@ -160,6 +165,7 @@ def kind_by_numbers(
     explain at least ``ALMOST_ALL`` of what changed beyond rounding, norms and the like included.
     Low rank: every changed matrix has a settled rank of at most ``LOW_RANK`` of the one that the
     rows and columns which moved could have: a few words that were trained are no LoRA.
+    Unread, before all of these: no number moved further than rounding can move it.
     Full, partial: a matrix has a higher rank, or vectors moved too and what moved stands out of
     rounding. Unread: else.
     """
@@ -167,6 +173,8 @@ def kind_by_numbers(
     inside = [each for each in tensors if each.role not in top and each.changed is not None]
     moved = [each for each in inside if each.changed]
     if any(each.state == "another precision" and each.role not in top for each in tensors):
+        return "unread"
+    if is_within_rounding(moved):
         return "unread"
     if not moved:
         return _unmoved(tensors, layers)
@@ -192,6 +200,13 @@ def kind_by_numbers(
     coarse = any(each.grid in COARSE for each in moved)
     matrices = [each for each in inside if len(each.shape) > 1]
     return "matrices" if coarse and _nearly_every(matrices) else "partial"
+
+
+def is_within_rounding(moved: Sequence[AuditedTensor]) -> bool:
+    """Tell whether no number moved further than to the next one: rounded up or down, or cut off."""
+    return bool(moved) and all(
+        each.spacings is not None and each.spacings <= 1 and each.grid in COARSE for each in moved
+    )
 
 
 def _unmoved(tensors: Sequence[AuditedTensor], layers: Sequence[AuditedLayer]) -> str:

@@ -47,7 +47,8 @@ def stored_base(subject: Subject, name: str, before: Tensor, after: Tensor) -> S
     if not (before.is_floating_point() and after.is_floating_point()):
         return Stored(_rounded(tuned, key, before), Precision(None))
     grid, dtype = grid_of(after), tuned[key].dtype
-    base = _rounded(tuned, key, before.to(grid).to(before.dtype))
+    widened = dtype.is_floating_point and coarser(dtype, grid) is not dtype
+    base = _rounded(tuned, key, before.to(grid).to(before.dtype) if widened else before)
     if base is None or not _is_plain(tuned, key, before):
         return Stored(base, Precision(None))
     if not dtype.is_floating_point:

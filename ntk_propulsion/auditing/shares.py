@@ -24,6 +24,9 @@ def unsaid(of: AuditedCheckpoint) -> str:
         return f"the update is as large as the weights: {_times(total.relative_norm)} their norm"
     if total.rounding_share is None:
         return "how the file's format rounds is not modelled, and the update may be its rounding"
+    moved = [each for each in of.tensors if each.changed and each.role != "head"]
+    if of.kind.id == "unread" and all((each.spacings or 2) <= 1 for each in moved):
+        return "no number moved further than rounding can move it"
     if total.rounding_share > MOST:
         rounded = words.percent(min(total.rounding_share, 1.0))
         return f"rounding explains {rounded} of the update"

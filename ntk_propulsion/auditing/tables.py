@@ -38,6 +38,7 @@ class AuditedTensor:
         correlation: The cosine between W0 and W1.
         distance: |W1 - W0| over the smaller of |W0| and |W1|.
         size_ratio: |W1| over |W0|.
+        spacings: Largest entry of W1 - W0 over the spacing of the checkpoint's numbers there.
         grid: The coarsest type that holds the checkpoint's numbers, None where not known.
     """
 
@@ -60,6 +61,7 @@ class AuditedTensor:
     correlation: float | None = None
     distance: float | None = None
     size_ratio: float | None = None
+    spacings: float | None = None
     grid: str | None = None
 
 

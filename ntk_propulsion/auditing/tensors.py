@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,7 +93,12 @@ def compared(subject: Subject, name: str) -> Compared:
         row = replace(row, grid=_dtype(grid))
     if not changed or change.norm is None or not row.parameters:
         return Compared(row, Explained(), stored.precision)
-    errors = sum(float(stored.precision.after(block).sum()) for block in blocks(after))
+    errors, furthest = 0.0, 0.0
+    for old, new in zip(blocks(before), blocks(after), strict=True):
+        variances = stored.precision.after(new)
+        errors += float(variances.sum())
+        furthest = max(furthest, float((np.abs(new - old) / np.sqrt(12 * variances)).max()))
+    row = replace(row, spacings=finite(furthest) if grid else None)
     moved = Explained(base=(change.base_norm or 0) ** 2, update=change.norm**2, rounding=errors)
     return Compared(row, moved, stored.precision)
 

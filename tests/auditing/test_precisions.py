@@ -122,3 +122,21 @@ def test_the_packaged_model_s_layers_are_read_in_every_precision(tmp_path):
         ):
             found = states.audited(tmp_path, base, states.stored(tune(base), dtype))
             assert verdict(found, "kind") == wanted, dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_copy_in_eight_bits_is_the_base_in_it(tmp_path, dtype):
+    base = states.base()
+    found = states.audited(tmp_path, base, states.stored(base, dtype))
+    assert verdict(found, "kind") == "identical"
+    assert verdict(found, "frozen-base") == "confirmed"
+
+
+def test_a_copy_that_was_rounded_another_way_is_no_tuning_for_sure(tmp_path):
+    base = states.base()
+    cut = {n: (t.view(torch.int32) & -65536).view(torch.float32) for n, t in base.items()}
+    for copy in (states.stored(states.stored(base, F16), BF16), cut, states.stored(cut, BF16)):
+        found = states.audited(tmp_path, base, copy)
+        assert verdict(found, "kind") == "unread"
+        assert "or the base rounded another way to bfloat16" in found.kind.words
+        assert verdict(found, "propulsion-share") == "not applicable"
