@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, AuditedKernels, Updates
+from ntk_propulsion.auditing.coverage import coverage_of
 from ntk_propulsion.auditing.findings import findings
 from ntk_propulsion.auditing.integrity import integrity
 from ntk_propulsion.auditing.kernels import Points, kernel_results
@@ -223,7 +224,8 @@ def _audit(
     weights = compare_weights(
         subject, seed=settings.seed, spectra=settings.spectra, on_module=progress.advance
     )
-    sound = integrity(subject, weights.tensors)
+    coverage = coverage_of(weights.tensors, weights.layers)
+    sound = integrity(subject, weights.tensors, coverage)
     kernels, points = _kernels(name, subject, opened, not sound.nonfinite, progress)
     checkpoint = AuditedCheckpoint(
         name=name,
@@ -242,6 +244,7 @@ def _audit(
         vectors=vector_results(subject),
         updates=_updates(subject, weights),
         kernels=kernels,
+        coverage=coverage,
     )
     judged = replace(checkpoint, findings=findings(checkpoint), verdicts=verdicts(checkpoint))
     return judged, points

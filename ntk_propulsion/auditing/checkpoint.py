@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ntk_propulsion.auditing.coverage import NOTHING, Coverage, Part
+from ntk_propulsion.auditing.judgements import Finding, Verdict
 from ntk_propulsion.auditing.tables import (
     AllLayers,
     AuditedLayer,
@@ -83,7 +85,7 @@ class Integrity:
     Attributes:
         frozen_base: ``"confirmed"``, ``"refuted"``, ``"incomplete"`` or ``"not in the file"``.
         changed: Tensors outside the head that differ from the base's.
-        compared: Tensors outside the head that both hold.
+        compared: Tensors outside the head that both hold; `Coverage` has the parameters.
         undeclared: Those that differ and that the checkpoint does not say it trained.
         undeclared_count: How many.
         only_biases: Whether these are biases, all of them.
@@ -100,6 +102,8 @@ class Integrity:
         dtypes: Changes of type.
         entries: How many numbers the file holds, by what they are.
         names: What was done to names to pair them, in words.
+        rounded: Tensors outside the head that differ from the base's by the precision alone in
+            which the file, or the base, stores them.
     """
 
     frozen_base: str
@@ -121,6 +125,7 @@ class Integrity:
     dtypes: tuple[DtypeChange, ...]
     entries: dict[str, int]
     names: str
+    rounded: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ class ScalingVectors:
         total: All vectors together; None where none is finite.
         by_degree: The gains of all, if the degree were each of the common ones.
         similarity: Layers of each size against each other.
+        entries_left_out: How many entries the modules left out have.
     """
 
     degree: int | None
@@ -167,6 +173,14 @@ class ScalingVectors:
     total: VectorStatistics | None = None
     by_degree: tuple[Gains, ...] = ()
     similarity: tuple[SimilarLayers, ...] = ()
+    entries_left_out: int = 0
+
+    @property
+    def part(self) -> Part:
+        """The vectors that are counted, of all of them."""
+        entries = self.total.n if self.total else 0
+        count, left_out = len(self.modules), len(self.left_out)
+        return Part(count, count + left_out, entries, entries + self.entries_left_out)
 
 
 @dataclass(frozen=True)
@@ -282,55 +296,6 @@ class AuditedKernels:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something worth knowing.
-
-    Attributes:
-        rule: Which rule found it.
-        severity: ``"broken"``, ``"doubtful"``, ``"notable"`` or ``"good to know"``.
-        words: What it says.
-        when: When the rule says it.
-    """
-
-    rule: str
-    severity: str
-    words: str
-    when: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The answer to one question about a checkpoint.
-
-    Attributes:
-        id: The question.
-        verdict: The answer, short.
-        words: And in a sentence.
-    """
-
-    id: str
-    verdict: str
-    words: str
-
-
-@dataclass(frozen=True)
-class NamedVerdict:
-    """A `Verdict` with the name of its checkpoint.
-
-    Attributes:
-        checkpoint: The checkpoint's name in the report.
-        id: The question.
-        verdict: The answer, short.
-        words: And in a sentence.
-    """
-
-    checkpoint: str
-    id: str
-    verdict: str
-    words: str
-
-
-@dataclass(frozen=True)
 class AuditedCheckpoint:
     """Everything about one checkpoint.
 
@@ -353,6 +318,7 @@ class AuditedCheckpoint:
         kernels: None without a task.
         findings: What is worth knowing, the gravest first.
         verdicts: The answers to all questions.
+        coverage: What share of the base, and of the changed layers, all this rests on.
     """
 
     name: str
@@ -373,6 +339,7 @@ class AuditedCheckpoint:
     kernels: AuditedKernels | None
     findings: tuple[Finding, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    coverage: Coverage = NOTHING
 
     @property
     def regime(self) -> AuditedRegime | None:

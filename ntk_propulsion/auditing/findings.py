@@ -6,18 +6,25 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ntk_propulsion import words
-from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, Finding, LargeChange
-from ntk_propulsion.auditing.tables import VectorStatistics
+from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, LargeChange
+from ntk_propulsion.auditing.judgements import Finding
+from ntk_propulsion.auditing.shares import huge, limits, stand_ins, unsaid
+from ntk_propulsion.auditing.vector_findings import (
+    FEW_OUTLIERS,
+    LEAST,
+    OUTSIDE,
+    dead,
+    degree,
+    inside,
+    outliers,
+    range_left,
+    signs,
+)
 from ntk_propulsion.propulsion import NEAR_ONE, NEAR_ZERO
 from ntk_propulsion.words import plural
 
 SEVERITIES = ("broken", "doubtful", "notable", "good to know")
 """Broken: not to be used as it is. Doubtful: not what it should be, look at it."""
-OUTSIDE = 0.05
-"""From this share of z outside the paper's range on, the range is said not to hold. Ours."""
-FEW_OUTLIERS = 0.001
-"""Up to this share of outliers nothing is said of them; nor of fewer than `LEAST`. Ours."""
-LEAST = 3
 
 
 class Rule(NamedTuple):
@@ -66,8 +73,14 @@ def _thawed(of: AuditedCheckpoint) -> str:
     first = found.largest[0]
     return (
         f"the base is not frozen: {found.undeclared_count} of its tensors differ, most "
-        f"{first.name}{_by(first)}"
+        f"{first.name}{_by(first)}{_of_base(of)}"
     )
+
+
+def _of_base(of: AuditedCheckpoint) -> str:
+    """Say what part of the base outside its head this is about, where that is not all."""
+    part = of.coverage.outside_head
+    return "" if part.is_whole else f" ({part.of_base} could be compared)"
 
 
 def _by(change: LargeChange) -> str:
@@ -86,7 +99,7 @@ def _incomplete(of: AuditedCheckpoint) -> str:
         return ""
     return (
         f"{plural(found.missing_count, 'tensor')} of the base are not in the file, e.g. "
-        f"{found.missing[0]}"
+        f"{found.missing[0]}{_of_base(of)}"
     )
 
 
@@ -103,92 +116,36 @@ def _ties(of: AuditedCheckpoint) -> str:
 
 
 def _identical(of: AuditedCheckpoint) -> str:
-    same = of.kind.id == "identical"
-    return "nothing was tuned: every tensor is the base's, to the bit" if same else ""
-
-
-def _degree(of: AuditedCheckpoint) -> str:
-    if of.degree is not None or of.kind.id != "propulsion":
+    if of.kind.id == "part":
+        rows = f"; tables have {of.coverage.rows}" if of.coverage.rows else ""
+        more = of.coverage.added.count
+        rows += f"; {plural(more, 'tensor')} more than the base" if more else ""
+        return f"nothing that could be compared was tuned: {of.coverage.words}{rows}"
+    if of.kind.id != "identical":
         return ""
-    said = "degree unknown: no gain, and no kernel, is known (give --degree)"
-    if of.vectors and of.vectors.by_degree:
-        first, last = of.vectors.by_degree[0], of.vectors.by_degree[-1]
-        said += (
-            f"; gains would reach from {words.number(first.gain_min)} to "
-            f"{words.number(first.gain_max)} at degree {first.degree}, from "
-            f"{words.number(last.gain_min)} to {words.number(last.gain_max)} at degree "
-            f"{last.degree}"
-        )
-    return said
+    if of.integrity.rounded:
+        return "nothing was tuned: every tensor is the base's, rounded"
+    return "nothing was tuned: every tensor is the base's, to the bit"
 
 
-def _total(of: AuditedCheckpoint) -> VectorStatistics | None:
-    return of.vectors.total if of.vectors else None
+def _another(of: AuditedCheckpoint) -> str:
+    same = of.kind.id == "another model"
+    return f"the base is not what it was tuned from, it seems: {of.kind.words}" if same else ""
 
 
-def _dead(of: AuditedCheckpoint) -> str:
-    total = _total(of)
-    if total is None or not total.dead:
-        return ""
-    module, neuron, z = total.dead_neurons[0]
-    return (
-        f"{plural(total.dead, 'neuron')} of {total.n:,} are all but switched off, "
-        f"first neuron {neuron} of {module} (z = {words.number(z)})"
-    )
+def _huge(of: AuditedCheckpoint) -> str:
+    return "" if of.kind.id == "another model" else huge(of)
 
 
-def _signs(of: AuditedCheckpoint) -> str:
-    total = _total(of)
-    if total is None or not total.sign_changes:
-        return ""
-    even = of.degree is not None and of.degree % 2 == 0
-    follows = "an even degree hides it" if even else "an odd degree turns the neuron's sign"
-    return f"{plural(total.sign_changes, 'entry', 'entries')} of z are negative: {follows}"
+def _resized(of: AuditedCheckpoint) -> str:
+    rows = of.coverage.rows
+    return f"tables of the base have {rows}: what both hold was compared" if rows else ""
 
 
-def _range(of: AuditedCheckpoint) -> str:
-    total = _total(of)
-    if total is None or 1 - total.share_in_range < OUTSIDE:
-        return ""
-    low, high = NEAR_ONE
-    return (
-        f"{words.percent(1 - total.share_in_range)} of z lie outside the paper's "
-        f"[{low}, {high}], from {words.number(total.min, 4)} to "
-        f"{words.number(total.max, 4)}{_gains(of, total)}"
-    )
-
-
-def _gains(of: AuditedCheckpoint, total: VectorStatistics) -> str:
-    if of.degree is None:
-        return " (gains: degree unknown)"
-    return (
-        f" (gains at degree {of.degree} from {words.number(total.gain_min)} to "
-        f"{words.number(total.gain_max)})"
-    )
-
-
-def _inside(of: AuditedCheckpoint) -> str:
-    total = _total(of)
-    if total is None or 1 - total.share_in_range >= OUTSIDE:
-        return ""
-    low, high = NEAR_ONE
-    gains = _gains(of, total)
-    if of.degree is not None:
-        near = words.percent(total.gain_share_in_range)
-        gains += f", of which {near} lie in that range too"
-    return f"{words.percent(total.share_in_range)} of z lie in the paper's [{low}, {high}]{gains}"
-
-
-def _outliers(of: AuditedCheckpoint) -> str:
-    total = _total(of)
-    if total is None or total.outliers < max(LEAST, FEW_OUTLIERS * total.n):
-        return ""
-    module, neuron, z = total.furthest[0]
-    return (
-        f"{plural(total.outliers, 'entry', 'entries')} of z stand out by a robust z-score "
-        f"(furthest: neuron {neuron} of {module}, z = {words.number(z, 4)}); the change is carried "
-        f"by about {words.number(total.effective_moved)} of {total.n:,}"
-    )
+def _holds_base(of: AuditedCheckpoint) -> str:
+    part = of.coverage.outside_head
+    held = of.kind.id == "adapter" and part.count
+    return f"not an adapter's numbers alone: the file holds {part.of_base}" if held else ""
 
 
 def _biases(of: AuditedCheckpoint) -> str:
@@ -227,7 +184,7 @@ def _regime(of: AuditedCheckpoint) -> str:
     return (
         f"the training of {of.regime.of} {said}: linearization error "
         f"{words.number(of.regime.linearization_error)}, feature drift "
-        f"{words.number(of.regime.feature_drift)}"
+        f"{words.number(of.regime.feature_drift)}{stand_ins(of)}"
     )
 
 
@@ -246,7 +203,7 @@ def _learned(of: AuditedCheckpoint) -> str:
     metric = of.kernels.metric
     return (
         f"{metric.name} on the kernels' {of.kernels.examples} examples went from "
-        f"{words.number(metric.base)} to {words.number(metric.tuned)}"
+        f"{words.number(metric.base)} to {words.number(metric.tuned)}{stand_ins(of)}"
     )
 
 
@@ -255,11 +212,13 @@ def _share(of: AuditedCheckpoint) -> str:
     if total is None or total.share is None:
         reason = of.updates.reason
         return f"how much of it is a Propulsion cannot be said: {reason}" if reason else ""
-    sure = " by construction" * (of.kind.id == "propulsion")
+    if reason := unsaid(of):
+        return f"how much of it is a Propulsion is not said: {reason}"
+    sure = " by construction" * (of.kind.id == "propulsion" and of.coverage.layers.is_whole)
     said = (
         f"a Propulsion explains{sure} {words.percent(total.share)} of the update of "
         f"{plural(total.layers, 'layer')} with {total.parameters:,} numbers; chance is "
-        f"{words.percent(total.expected_share)}"
+        f"{words.percent(total.expected_share)}{limits(of)}"
     )
     if of.updates.left_out:
         said += f" ({plural(of.updates.left_out, 'layer')} left out: "
@@ -276,12 +235,16 @@ def _share(of: AuditedCheckpoint) -> str:
 def _frozen(of: AuditedCheckpoint) -> str:
     found = of.integrity
     if found.frozen_base == "confirmed":
+        how = "but for rounding" if found.rounded else "to the bit"
         return (
-            f"the base is frozen: {plural(found.compared, 'tensor')} equal the base's to "
-            "the bit, but for what the checkpoint says it trained"
+            f"the base is frozen: {plural(found.compared, 'tensor')} equal the base's {how}, but "
+            f"for what the checkpoint says it trained{_of_base(of)}"
         )
     if found.frozen_base == "not in the file":
+        part = of.coverage.outside_head
         said = "base not in the file: nothing to compare"
+        if part.count:
+            said = f"base not in the file, but for {part.of_base}"
         trained = len(found.declared)
         more = "or more " * (trained < found.changed)
         return f"{said}; it comes with {trained} {more}of its tensors trained" if trained else said
@@ -295,12 +258,12 @@ def _moved(of: AuditedCheckpoint) -> str:
     first = found.largest[0]
     return (
         f"{found.changed} of {found.compared} tensors differ from the base, most "
-        f"{first.name}{_by(first)}"
+        f"{first.name}{_by(first)}{_of_base(of)}"
     )
 
 
 def _sound(of: AuditedCheckpoint) -> str:
-    return "" if of.integrity.nonfinite else "every value is finite"
+    return "" if of.integrity.nonfinite else "every value of the file is finite"
 
 
 def _head(of: AuditedCheckpoint) -> str:
@@ -318,10 +281,14 @@ RULES = (
     Rule("promises", "doubtful", "counts differ from what the configuration says", _broken_promise),
     Rule("missing", "doubtful", "a file with base weights lacks some of them", _incomplete),
     Rule("unknown", "doubtful", "keys fit no dialect", _unknown),
-    Rule("identical", "doubtful", "no tensor differs from the base's", _identical),
+    Rule("identical", "doubtful", "no tensor that both hold differs", _identical),
+    Rule("another", "doubtful", "most matrices are far from the base's (kinds.FAR)", _another),
+    Rule("huge", "doubtful", "the update is as large as the weights", _huge),
+    Rule("resized", "notable", "tables have rows that only one of the files has", _resized),
+    Rule("held-base", "notable", "an adapter's file holds weights of the base", _holds_base),
     Rule("ties", "doubtful", "tensors that the base ties have different values", _ties),
-    Rule("dead", "doubtful", f"gains lie below {NEAR_ZERO} in absolute value", _dead),
-    Rule("degree", "doubtful", "neither the checkpoint nor --degree says the degree", _degree),
+    Rule("dead", "doubtful", f"gains lie below {NEAR_ZERO} in absolute value", dead),
+    Rule("degree", "doubtful", "neither the checkpoint nor --degree says the degree", degree),
     Rule(
         "regime-left",
         "notable",
@@ -336,18 +303,18 @@ RULES = (
         _disguised,
     ),
     Rule("biases", "notable", "nothing of a frozen base changed but biases", _biases),
-    Rule("range", "notable", f"{OUTSIDE:.0%} or more of z lie outside {NEAR_ONE}", _range),
-    Rule("signs", "notable", "z, which starts positive, has negative entries", _signs),
+    Rule("range", "notable", f"{OUTSIDE:.0%} or more of z lie outside {NEAR_ONE}", range_left),
+    Rule("signs", "notable", "z, which starts positive, has negative entries", signs),
     Rule(
         "outliers",
         "notable",
         f"{FEW_OUTLIERS:.1%} of z, and {LEAST} at least, are outliers",
-        _outliers,
+        outliers,
     ),
     Rule("precision", "notable", "tensors changed their type", _dtypes),
     Rule("learned", "good to know", "a task was given", _learned),
     Rule("regime", "good to know", "the verdict on the regime is holds or undecided", _kept_regime),
-    Rule("inside", "good to know", f"less than {OUTSIDE:.0%} of z lie outside {NEAR_ONE}", _inside),
+    Rule("inside", "good to know", f"less than {OUTSIDE:.0%} of z lie outside {NEAR_ONE}", inside),
     Rule("share", "good to know", "always", _share),
     Rule("moved", "good to know", "a plain model changed", _moved),
     Rule("frozen", "good to know", "the base is confirmed frozen, or not in the file", _frozen),

@@ -59,12 +59,14 @@ def _bounds(rule: str, text: str) -> tuple[float, float]:
 
 
 def failed(gates: Iterable[Gate], checkpoints: Iterable[AuditedCheckpoint]) -> list[str]:
-    """Return what failed, a line each; what cannot be checked has failed.
+    """Return what failed, a line each; what cannot be checked, or not fully, has failed.
 
-    frozen-base: every tensor outside the head that the file shares with the base, and does not
-    declare as trained, is the base's to the bit; an adapter without base weights passes. finite:
-    no NaN, no infinity. range: every z of every layer lies within. regime: the kernel regime holds;
-    weakly is not enough.
+    frozen-base: every tensor of the base outside its head is in the file and equals the base's but
+    for what the file declares as trained; a head or a pooler may lack. Equal is to the bit, or, in
+    a file of another precision, to the bit once the base is rounded to it: nothing was trained
+    then. An adapter without base weights passes. finite: no NaN, no infinity. range: every z of
+    every layer lies within. regime: the kernel regime holds, of a model that the file makes without
+    the base's weights in place of missing ones; weakly is not enough.
     """
     checkpoints = list(checkpoints)
     return [
@@ -86,11 +88,16 @@ def _why(gate: Gate, of: AuditedCheckpoint) -> str:
 
 
 def _thawed(of: AuditedCheckpoint) -> str:
-    found = of.integrity
+    found, part = of.integrity, of.coverage.outside_head
+    checked = f"checked: {part.of_base}"
     if found.frozen_base == "refuted":
         return f"{found.undeclared_count} tensors differ, first {found.undeclared[0]}"
-    missing = f"{found.missing_count} tensors of the base are not in the file"
-    return missing if found.frozen_base == "incomplete" else ""
+    if found.frozen_base == "incomplete":
+        lacks = f"{found.missing_count} tensors of the base are not in the file"
+        return f"{lacks if found.missing_count else 'not all could be compared'}; {checked}"
+    if found.frozen_base == "not in the file" and not of.claims_frozen:
+        return f"no tensor outside the head could be compared; {checked}"
+    return ""
 
 
 def _nonfinite(of: AuditedCheckpoint) -> str:
@@ -99,17 +106,22 @@ def _nonfinite(of: AuditedCheckpoint) -> str:
 
 
 def _left(of: AuditedCheckpoint) -> str:
+    from ntk_propulsion.auditing.shares import stand_ins  # not where options are shown: no torch
+
     if of.regime is None:
         return f"not measured: {of.kernels.reason if of.kernels else 'no --task was given'}"
     verdict = of.regime.kernel_regime
-    return "" if verdict == "holds" else f"the verdict is {verdict!r}"
+    if verdict == "holds":
+        return f"not wholly measured{rest}" if (rest := stand_ins(of)) else ""
+    return f"the verdict is {verdict!r}"
 
 
 def _outside(bounds: tuple[float, float], of: AuditedCheckpoint) -> str:
     if of.vectors is None:
         return "it has no scaling vectors"
     if of.vectors.left_out or of.vectors.total is None:
-        return f"the scaling of {of.vectors.left_out[0]} is not finite"
+        part = of.vectors.part.of_the("vectors'", "layer")
+        return f"the scaling of {of.vectors.left_out[0]} is not finite; checked: {part}"
     low, high = bounds
     total = of.vectors.total
     inside = low <= total.min and total.max <= high

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from ntk_propulsion.auditing.checkpoint import DtypeChange, Integrity, LargeChange, Tie
+from ntk_propulsion.auditing.coverage import Coverage
 from ntk_propulsion.auditing.subject import Subject
 from ntk_propulsion.auditing.tables import AuditedTensor
-from ntk_propulsion.auditing.weights import largest_changes, nonfinite_elsewhere
+from ntk_propulsion.auditing.tensors import largest_changes, nonfinite_elsewhere
 
 LISTED = 20
 """Names that a list in the report holds at most; the table of tensors holds all."""
@@ -19,21 +20,23 @@ _INPUT = re.compile(r"(^|\.)(word_embeddings|embed_tokens|wte|shared)\.weight$")
 _OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|predictions\.decoder|lm_head\.decoder)\.weight$")
 
 
-def integrity(subject: Subject, tensors: Sequence[AuditedTensor]) -> Integrity:
+def integrity(subject: Subject, tensors: Sequence[AuditedTensor], coverage: Coverage) -> Integrity:
     """Return what the pass over the tensors says of the checkpoint's integrity.
 
     Args:
         subject: The checkpoint beside its base.
         tensors: Those of `compare_weights`.
+        coverage: What share of the base they are.
     """
     inside = [tensor for tensor in tensors if tensor.role != "head"]
     moved = [tensor for tensor in inside if tensor.changed]
     loose = [tensor for tensor in moved if not tensor.declared]
     undeclared = tuple(tensor.name for tensor in loose)
-    missing = tuple(name for name in subject.missing if _counts(subject, name))
+    missing = tuple(tensor.name for tensor in inside if _is_missed(tensor))
+    carries_base = subject.carries_base or coverage.encoder.is_whole
     extra = [tensor.name for tensor in tensors if tensor.state == "not in the base"]
     return Integrity(
-        frozen_base=_frozen(subject, inside, undeclared, missing),
+        frozen_base=_frozen(carries_base, undeclared, coverage),
         changed=len(moved),
         compared=sum(tensor.changed is not None for tensor in inside),
         undeclared=undeclared[:LISTED],
@@ -48,35 +51,39 @@ def integrity(subject: Subject, tensors: Sequence[AuditedTensor]) -> Integrity:
         nonfinite={each.name: each.nonfinite for each in tensors if each.nonfinite}
         | nonfinite_elsewhere(subject),
         nonfinite_base={each.name: each.nonfinite_base for each in tensors if each.nonfinite_base},
-        missing=missing[:LISTED] if subject.carries_base else (),
-        missing_count=len(missing) if subject.carries_base else 0,
+        missing=missing[:LISTED] if carries_base else (),
+        missing_count=len(missing) if carries_base else 0,
         extra=tuple(extra[:LISTED]),
         unknown=tuple(subject.dialect.unknown),
         ties=ties(subject),
         dtypes=_dtypes(inside),
         entries=_entries(subject),
         names=subject.alignment.words,
+        rounded=sum(tensor.state == "unchanged but for precision" for tensor in inside),
     )
 
 
-def _counts(subject: Subject, name: str) -> bool:
-    """Tell whether a tensor is one that a whole checkpoint would hold: no head, no buffer."""
-    head = re.search(r"(^|\.)(pooler|classifier|score|cls|lm_head|qa_outputs)\.", name)
-    return head is None and subject.base[name].dtype.is_floating_point
+def _is_missed(tensor: AuditedTensor) -> bool:
+    """Tell whether a tensor is missing that a whole checkpoint of any class would hold.
+
+    Heads and poolers are of some classes only, and buffers of some versions: `Coverage` counts a
+    pooler and the base's head all the same.
+    """
+    optional = tensor.role in ("head", "pooler") or not tensor.parameters
+    return tensor.state == "not in the file" and not optional
 
 
-def _frozen(
-    subject: Subject,
-    inside: Iterable[AuditedTensor],
-    undeclared: Sequence[str],
-    missing: Sequence[str],
-) -> str:
-    """Return "confirmed", "refuted", "incomplete" or "not in the file"."""
+def _frozen(carries_base: bool, undeclared: Sequence[str], coverage: Coverage) -> str:
+    """Return "confirmed", "refuted", "incomplete" or "not in the file".
+
+    Incomplete: tensors are missing, or rows of a table, or what is there is in a format that does
+    not tell.
+    """
     if undeclared:
         return "refuted"
-    if not subject.carries_base or not any(tensor.changed is not None for tensor in inside):
+    if not carries_base or not coverage.outside_head.count:
         return "not in the file"
-    return "incomplete" if missing else "confirmed"
+    return "confirmed" if coverage.encoder.is_whole else "incomplete"
 
 
 def _head(tensors: Iterable[AuditedTensor]) -> str:
@@ -88,7 +95,12 @@ def _head(tensors: Iterable[AuditedTensor]) -> str:
         return "the base has none: nothing to compare"
     if "another shape" in states:
         return "another shape than the base's"
-    return "changed" if "changed" in states else "unchanged"
+    if "another precision" in states:
+        return "in a format whose rounding is not modelled: nothing to compare"
+    if "changed" in states:
+        return "changed"
+    rounded = "unchanged but for precision" in states
+    return "unchanged but for precision" if rounded else "unchanged"
 
 
 def _dtypes(tensors: Iterable[AuditedTensor]) -> tuple[DtypeChange, ...]:

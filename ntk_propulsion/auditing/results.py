@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, NamedVerdict
+from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint
+from ntk_propulsion.auditing.judgements import NamedVerdict
 from ntk_propulsion.auditing.settings import AuditSettings
 from ntk_propulsion.auditing.tables import VectorComparison
 from ntk_propulsion.kernels import Kernel
@@ -111,7 +112,7 @@ class Audit:
     def record(self) -> AuditRecord:
         """What report.json holds."""
         said = (
-            NamedVerdict(each.name, verdict.id, verdict.verdict, verdict.words)
+            NamedVerdict(each.name, verdict.id, verdict.verdict, verdict.words, verdict.rests_on)
             for each in self.checkpoints
             for verdict in each.verdicts
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from ntk_propulsion.auditing.factors import updated_layer
 from ntk_propulsion.auditing.families import MERGED, SHARED, no_weight, regrouped
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.merging import merged_layers
+from ntk_propulsion.auditing.resizing import Rows, check_sizes, resized_rows
 from ntk_propulsion.checkpoints import Alignment, Checkpoint, Dialect, align, recognise
 from ntk_propulsion.checkpoints.alignment import WRAPPERS
 from ntk_propulsion.errors import InputError, shown
@@ -101,21 +102,45 @@ class Subject:
             return None
         bias = f"{module}.bias"
         has_bias = bias in self.base and self.base[bias].shape == (self.width(module),)
-        return LayerWeights(
-            real(self.base.tensor(f"{module}.weight")),
-            real(self.base.tensor(bias)) if has_bias else None,
-            self.kind(module),
+        return self.in_both(
+            module,
+            LayerWeights(
+                real(self.base.tensor(f"{module}.weight")),
+                real(self.base.tensor(bias)) if has_bias else None,
+                self.kind(module),
+            ),
         )
 
-    def own(self, module: str, before: LayerWeights) -> LayerWeights:
-        """Return the layer as the tuned file has it; what it lacks is the base's."""
+    def own(self, module: str, before: LayerWeights, frozen: Collection[str] = ()) -> LayerWeights:
+        """Return the layer as the tuned file has it; what it lacks is the base's.
+
+        Args:
+            module: The layer.
+            before: It as the base has it.
+            frozen: Names of tensors that are the base's but for the precision of the file.
+        """
+        names = [f"{module}.weight", f"{module}.bias"]
+        held = [name for name in names if name in self.keys and name not in frozen]
+        weight = self.tensor(names[0]) if names[0] in held else before.weight
         bias = before.bias
-        if bias is not None and f"{module}.bias" in self.keys:
-            bias = self.tensor(f"{module}.bias")
-        weight = before.weight
-        if f"{module}.weight" in self.keys:
-            weight = self.tensor(f"{module}.weight")
+        if bias is not None and names[1] in held:
+            bias = self.tensor(names[1])
         return LayerWeights(weight, bias, before.kind)
+
+    def in_both(self, module: str, layer: LayerWeights) -> LayerWeights:
+        """Return a layer without the rows that only one of base and checkpoint has."""
+        rows = self.resized.get(f"{module}.weight")
+        if rows is None:
+            return layer
+        bias = layer.bias
+        if bias is not None and layer.kind == "linear":
+            bias = bias[: rows.shared]
+        return LayerWeights(layer.weight[: rows.shared], bias, layer.kind)
+
+    @cached_property
+    def resized(self) -> dict[str, Rows]:
+        """The rows of each tensor that differs from the base's in their number alone."""
+        return resized_rows(self.base, self.tuned, self.keys)
 
     def after(self, module: str, own: LayerWeights) -> LayerWeights:
         """Return the plain layer that computes what the tuned one does.
@@ -328,13 +353,8 @@ def _degree(dialect: Dialect, asked: int | None) -> int | None:
 
 def _check_shapes(subject: Subject) -> None:
     base, tuned = subject.base, subject.tuned
-    for name, key in subject.keys.items():
-        head = subject.dialect.roles[key] == "head"
-        if name in base and base[name].shape != tuned[key].shape and not head:
-            raise InputError(
-                f"{shown(key)} has shape {tuned[key].shape}, the base's has {base[name].shape}: "
-                "give the base that it was tuned from"
-            )
+    heads = {name for name, key in subject.keys.items() if subject.dialect.roles[key] == "head"}
+    check_sizes(base, tuned, subject.keys, {*heads, *subject.resized})
     for module, plain in subject.modules.items():
         known = f"{module}.weight" in base and len(base[f"{module}.weight"].shape) == 2
         for key in subject._z(plain):
@@ -344,7 +364,7 @@ def _check_shapes(subject: Subject) -> None:
             if known and shape[-1] != subject.width(module):
                 raise InputError(
                     f"{shown(key)} scales {shape[-1]} outputs, {module} of the base has "
-                    f"{subject.width(module)}: give the base that it was tuned from"
+                    f"{subject.width(module)}: it is of a model of another size"
                 )
     _check_alike(tuned, (subject._z(plain) for plain in subject.modules.values()))
 

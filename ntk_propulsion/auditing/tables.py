@@ -21,14 +21,25 @@ class AuditedTensor:
         shape: Of the base's tensor, if it has one.
         dtype: In the base.
         tuned_dtype: In the checkpoint.
-        state: ``"changed"``, ``"unchanged"``, ``"another shape"``, ``"not in the file"`` or ``"not
-            in the base"``.
-        changed: Whether any bit differs; None where there is nothing to compare.
+        state: ``"changed"``, ``"unchanged"``, ``"unchanged but for precision"``, ``"another
+            precision"`` where nobody knows what that alone would change, ``"another shape"``,
+            ``"not in the file"`` or ``"not in the base"``.
+        changed: Whether it differs from what storing the base's alone gives; None where there is
+            nothing to compare.
         relative_norm: |W1 - W0| / |W0|.
         largest: Largest absolute entry of W1 - W0.
         nonfinite: NaN and infinite entries in the checkpoint.
         nonfinite_base: The same in the base.
         declared: Whether the checkpoint says that it trained the tensor.
+        parameters: How many parameters of the base it is; 0 for what the base lacks, and buffers.
+        compared: How many of these could be compared.
+        rows_added: Rows of a table that the base lacks.
+        rows_dropped: Rows of a table that the checkpoint lacks.
+        correlation: The cosine between W0 and W1.
+        distance: |W1 - W0| over the smaller of |W0| and |W1|.
+        size_ratio: |W1| over |W0|.
+        spacings: Largest entry of W1 - W0 over the spacing of the checkpoint's numbers there.
+        grid: The coarsest type that holds the checkpoint's numbers, None where not known.
     """
 
     name: str
@@ -43,6 +54,15 @@ class AuditedTensor:
     nonfinite: int = 0
     nonfinite_base: int = 0
     declared: bool = False
+    parameters: int = 0
+    compared: int = 0
+    rows_added: int = 0
+    rows_dropped: int = 0
+    correlation: float | None = None
+    distance: float | None = None
+    size_ratio: float | None = None
+    spacings: float | None = None
+    grid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,10 @@ class AuditedLayer:
         gain_min: The smallest of the best gains.
         gain_max: The largest.
         matching_rank: The rank whose closest update explains as much as the gains do.
-        rank: Singular values of the weight's update that stand out of rounding.
+        rank: Singular values of the weight's update that stand out of rounding; None where that is
+            not modelled.
+        full_rank: The rank that it could have: of the rows and columns that moved, the fewer.
+        rank_settled: Whether the update has that rank, and rounding hides no higher one.
         stable_rank: |D|**2 over the squared spectral norm.
         participation_ratio: |D|**4 / |D D'|**2.
         spectrum: The largest singular values over the largest.
@@ -75,6 +98,9 @@ class AuditedLayer:
         share_rank_8: That of rank 8.
         share_rank_16: That of rank 16.
         share_rank_32: That of rank 32.
+        parameters: Of the base's layer.
+        rounding_share: The share of |D|**2 that storing the layer is expected to have made.
+        stands_out: Whether the update stands out of rounding.
     """
 
     module: str
@@ -93,6 +119,8 @@ class AuditedLayer:
     gain_max: float | None = None
     matching_rank: float | None = None
     rank: int | None = None
+    full_rank: int | None = None
+    rank_settled: bool | None = None
     stable_rank: float | None = None
     participation_ratio: float | None = None
     spectrum: tuple[float | None, ...] | None = None
@@ -102,6 +130,9 @@ class AuditedLayer:
     share_rank_8: float | None = None
     share_rank_16: float | None = None
     share_rank_32: float | None = None
+    parameters: int = 0
+    rounding_share: float | None = None
+    stands_out: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +169,10 @@ class AllLayers:
         update_outside_layers: The part of the whole tuning's |D|**2 that no layer holds.
         matching_rank: The rank whose closest update explains as much as the gains do.
         lora: The closest update of each rank; empty without spectra.
+        rounding_share: The share of |D|**2 that storing the layers is expected to have made; None
+            where that is not modelled.
+        share_beyond_rounding: `share_of_all` of what rounding does not explain; None where the
+            tuning does not stand out of it.
     """
 
     layers: int
@@ -154,6 +189,8 @@ class AllLayers:
     update_outside_layers: float | None
     matching_rank: float | None = None
     lora: tuple[ClosestLoRA, ...] = ()
+    rounding_share: float | None = None
+    share_beyond_rounding: float | None = None
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,10 @@ def vector_results(subject: Subject, degrees: tuple[int, ...] = DEGREES) -> Scal
         return None
     vectors = {name: z for name, z in subject.vectors.items() if z.isfinite().all()}
     left_out = tuple(name for name in subject.vectors if name not in vectors)
+    lost = sum(subject.vectors[name].numel() for name in left_out)
     degree = subject.degree
     if not vectors:
-        return ScalingVectors(degree, left_out, NEAR_ONE, OUTLIER)
+        return ScalingVectors(degree, left_out, NEAR_ONE, OUTLIER, entries_left_out=lost)
     statistics = scaling_statistics(vectors, degree)
     roles = dict.fromkeys(role_of(name) for name in vectors)
     by_degree = [found for found in gains_by_degree(vectors, degrees) if found.module == TOTAL]
@@ -73,6 +74,7 @@ def vector_results(subject: Subject, degrees: tuple[int, ...] = DEGREES) -> Scal
         total=_described(statistics[-1]),
         by_degree=tuple(Gains(**_gains(found.gain)) for found in by_degree),
         similarity=tuple(_similar(group, vectors) for group in layer_similarity(vectors)),
+        entries_left_out=lost,
     )
 
 

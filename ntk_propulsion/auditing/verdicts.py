@@ -6,20 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ntk_propulsion import words
-from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, Integrity, Verdict
+from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, Integrity
 from ntk_propulsion.auditing.findings import SEVERITIES
+from ntk_propulsion.auditing.judgements import Verdict
+from ntk_propulsion.auditing.shares import limits, measured, stand_ins, unsaid
 from ntk_propulsion.words import plural
 
 WORTH_KNOWING = 3
 BY_DEGREE = ("kind", "range", "propulsion-share", "regime")
 """Verdicts that depend on the degree, and say so where it is unknown."""
 
-_FROZEN = {
-    "confirmed": "its base is frozen",
-    "refuted": "its base is not frozen",
-    "incomplete": "its base is frozen as far as the file holds it",
-    "not in the file": "the file does not hold its base",
-}
 _REGIME = {
     "holds": "it stayed in the kernel regime",
     "weakly": "it left the kernel regime in part",
@@ -31,8 +27,8 @@ _REGIME = {
 def verdicts(of: AuditedCheckpoint) -> tuple[Verdict, ...]:
     """Return the verdict on each question, all of them answered."""
     answers = (
-        Verdict("kind", of.kind.id, of.kind.words),
-        Verdict("frozen-base", of.integrity.frozen_base, _frozen(of.integrity)),
+        _kind(of),
+        _frozen(of),
         _finite(of.integrity),
         _promises(of),
         _ties(of.integrity),
@@ -51,19 +47,41 @@ def _marked(verdict: Verdict) -> Verdict:
     return replace(verdict, words=f"{verdict.words} (degree unknown)")
 
 
-def _frozen(found: Integrity) -> str:
+def _kind(of: AuditedCheckpoint) -> Verdict:
+    plain = of.kind.id not in ("propulsion", "adapter", "trained")
+    rests_on = of.coverage.words if plain else "the file's keys"
+    return Verdict("kind", of.kind.id, of.kind.words, rests_on)
+
+
+def _frozen(of: AuditedCheckpoint) -> Verdict:
+    found, part = of.integrity, of.coverage.outside_head
+    rests_on = f"{part.of_base}, its head left out" if part.of else ""
+    return Verdict("frozen-base", found.frozen_base, _frozen_words(of), rests_on)
+
+
+def _frozen_words(of: AuditedCheckpoint) -> str:
+    found, part = of.integrity, of.coverage.outside_head
+    held = "" if part.is_whole else f", of {part.of_base}"
     if found.frozen_base == "not in the file":
-        return "base not in the file: nothing to compare"
-    said = f"{found.changed} of {plural(found.compared, 'tensor')} outside the head differ"
+        if not part.count:
+            return "base not in the file: nothing to compare"
+        return (
+            f"base not in the file but for {part.of_base}: "
+            f"{found.changed} of {plural(found.compared, 'tensor')} differ"
+        )
+    said = f"{found.changed} of {plural(found.compared, 'tensor')} outside the head differ{held}"
     if found.undeclared:
         said += f", {found.undeclared_count} of them undeclared: {found.undeclared[0]}"
         said += " ..." * (found.undeclared_count > 1)
+    if found.rounded:
+        said += f"; {found.rounded} more are rounded and otherwise the base's"
     return said
 
 
 def _finite(found: Integrity) -> Verdict:
     bad = sum(found.nonfinite.values())
-    return Verdict("finite", "no" if bad else "yes", f"{plural(bad, 'value')} NaN or infinite")
+    said = f"{plural(bad, 'value')} NaN or infinite"
+    return Verdict("finite", "no" if bad else "yes", said, "every value of the file")
 
 
 def _promises(of: AuditedCheckpoint) -> Verdict:
@@ -97,19 +115,29 @@ def _range(of: AuditedCheckpoint) -> Verdict:
             f"; gains z**{of.degree} from {words.number(total.gain_min)} to "
             f"{words.number(total.gain_max)}, {near} of them in that range"
         )
-    held = total.share_in_range == 1
-    return Verdict("range", "holds" if held else "does not hold", said)
+    part = of.vectors.part
+    rests_on = part.of_the("vectors'", "layer")
+    if not part.is_whole:
+        said += f", of {rests_on}: the others are not finite"
+    held = total.share_in_range == 1 and part.is_whole
+    return Verdict("range", "holds" if held else "does not hold", said, rests_on)
 
 
 def _share(of: AuditedCheckpoint) -> Verdict:
-    total = of.updates.total
+    total, rests_on = of.updates.total, measured(of)
     if total is None or total.share is None:
         return Verdict("propulsion-share", "not applicable", str(of.updates.reason))
+    if reason := unsaid(of):
+        said = f"not said of the whole: {reason}"
+        return Verdict("propulsion-share", "not applicable", said, rests_on)
+    share = words.percent(total.share)
     said = (
-        f"{words.percent(total.share)} of the update of {plural(total.layers, 'layer')} "
-        f"(chance {words.percent(total.expected_share)})"
+        f"{share} of the update of {plural(total.layers, 'layer')} "
+        f"(chance {words.percent(total.expected_share)}){limits(of)}"
     )
-    return Verdict("propulsion-share", words.percent(total.share), said)
+    part = of.coverage.layers
+    short = share if part.is_whole else f"{share} of {words.percent(part.share)}"
+    return Verdict("propulsion-share", short, said, rests_on)
 
 
 def _regime(of: AuditedCheckpoint) -> Verdict:
@@ -120,27 +148,44 @@ def _regime(of: AuditedCheckpoint) -> Verdict:
         return Verdict("regime", "not measured", reason or "no --task was given")
     said = (
         f"linearization error {words.number(of.regime.linearization_error)}, feature drift "
-        f"{words.number(of.regime.feature_drift)}, of {of.regime.of}"
+        f"{words.number(of.regime.feature_drift)}, of {of.regime.of}{stand_ins(of)}"
     )
-    return Verdict("regime", of.regime.kernel_regime, said)
+    examples = plural(of.kernels.examples, "example") if of.kernels else ""
+    return Verdict("regime", of.regime.kernel_regime, said, examples)
 
 
 def sentence(of: AuditedCheckpoint) -> str:
     """Say in one sentence what a checkpoint is, whether its base is frozen, and what it learned."""
     found, total = of.integrity, of.updates.total
-    parts = [
-        f"{of.name} is {of.kind.words}",
-        _FROZEN[found.frozen_base]
-        if of.claims_frozen
-        else f"{found.changed} of {found.compared} tensors outside the head differ from the base",
-    ]
+    parts = [f"{of.name} is {of.kind.words}"]
+    if of.claims_frozen:
+        parts.append(_is_frozen(of))
+    elif found.compared:
+        parts.append(
+            f"{found.changed} of the {plural(found.compared, 'tensor')} outside the head that "
+            "both hold differ from the base"
+        )
     if total is not None and total.share is not None:
-        parts.append(f"{words.percent(total.share)} of its update is a Propulsion")
+        reason = unsaid(of)
+        said = f"{words.percent(total.share)} of its update is a Propulsion{limits(of)}"
+        parts.append(f"no share of it is called a Propulsion, for {reason}" if reason else said)
     if of.regime is not None:
-        parts.append(_REGIME[of.regime.kernel_regime])
+        parts.append(f"{_REGIME[of.regime.kernel_regime]}{stand_ins(of)}")
     if found.nonfinite:
         parts.append("some of its values are NaN or infinite")
     return f"{'; '.join(parts)}."
+
+
+def _is_frozen(of: AuditedCheckpoint) -> str:
+    found, part = of.integrity, of.coverage.outside_head
+    share = "" if part.is_whole else f", judged by {part.of_base}"
+    if found.frozen_base == "not in the file":
+        return "the file does not hold its base"
+    if found.frozen_base == "refuted":
+        return f"its base is not frozen{share}"
+    rounded = ", but for rounding" if found.rounded else ""
+    held = " as far as the file holds it" if found.frozen_base == "incomplete" else ""
+    return f"its base is frozen{held}{rounded}{share}"
 
 
 def answer(checkpoints: Sequence[AuditedCheckpoint]) -> tuple[str, ...]:

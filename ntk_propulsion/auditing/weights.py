@@ -5,20 +5,20 @@ A few tensors are in memory at a time, never a model.
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ntk_propulsion.auditing.inapplicable import InapplicableError
-from ntk_propulsion.auditing.subject import Subject, real
+from ntk_propulsion.auditing.subject import Subject
 from ntk_propulsion.auditing.tables import AllLayers, AuditedLayer, AuditedTensor, ClosestLoRA
-from ntk_propulsion.models.roles import is_norm, role_of
-from ntk_propulsion.theory.changes import LayerWeights, tensor_change
+from ntk_propulsion.auditing.tensors import added, compared, settled
+from ntk_propulsion.models.roles import role_of
+from ntk_propulsion.theory.changes import LayerWeights
+from ntk_propulsion.theory.rounding import Precision
 from ntk_propulsion.theory.update_spectrum import RANKS, LowRank
 from ntk_propulsion.theory.updates import (
     Explained,
@@ -31,7 +31,6 @@ from ntk_propulsion.words import finite
 
 SHOWN_VALUES = 64
 """Singular values of a layer's update that the report keeps."""
-DECLARED = ("trained bias", "trained weight")
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class _Pass:
     layers: list[AuditedLayer] = field(default_factory=list)
     updates: list[LayerUpdate] = field(default_factory=list)
     gains: dict[str, np.ndarray] = field(default_factory=dict)
-    other: float = 0.0  # |D|**2 of what no layer holds: norms, tables of biases
+    other: Explained = field(default_factory=Explained)  # of what no layer holds: norms, say
 
 
 def compare_weights(
@@ -84,59 +83,74 @@ def compare_weights(
         _module(work, module, names)
         on_module(done, len(modules))
     for name in subject.extra:
-        work.tensors.append(_extra(subject, name))
+        work.tensors.append(added(subject, name))
     places = dict(modules)
     work.layers += [
-        _without(module, subject.objection(module) or "the base has no layer of that name")
+        _without(subject, module, subject.objection(module) or "the base has no layer of that name")
         for module in subject.modules
         if module not in places
     ]
     total = total_update(work.updates) if work.updates else None
     together = None if total is None else _together(total, work.other)
-    return Weights(work.tensors, work.layers, together, work.gains)
+    return Weights(settled(work.tensors), work.layers, together, work.gains)
 
 
 def _module(work: _Pass, module: str, names: list[str]) -> None:
     """Compare the tensors of one module, and the layer that they make."""
     subject = work.subject
-    changed = module in subject.modules
-    inside = {f"{module}.weight", f"{module}.bias"}
-    for name in names:
-        tensor, energy = _compared(subject, name)
-        work.tensors.append(tensor)
-        changed = changed or (tensor.changed is True and name in inside)
-        if energy and not _in_layer(subject, module, name) and tensor.role != "head":
-            work.other += energy
+    weight, bias = f"{module}.weight", f"{module}.bias"
+    found = {name: compared(subject, name) for name in names}
+    for name, each in found.items():
+        work.tensors.append(each.row)
+        if each.row.role != "head" and not _in_layer(subject, module, name):
+            work.other += each.moved
+    changed = any(found[name].row.changed for name in (weight, bias) if name in found)
     # A weight that is there under a tied name too counts once.
-    if not changed or f"{module}.weight" in subject.alignment.tied:
+    if not (changed or module in subject.modules) or weight in subject.alignment.tied:
         return
     before = subject.layer(module)
-    if before is None or _differs(subject, module, before):
+    if before is None or (weight in found and found[weight].row.state == "another shape"):
         if module in subject.modules:
             reason = subject.objection(module) or "the base has no layer of that name and shape"
-            work.layers.append(_without(module, reason))
+            work.layers.append(_without(subject, module, reason))
         return
+    # A table with other rows stays whole: factors of an adapter are of all of its rows.
+    still = {name for name, each in found.items() if not each.row.changed}
+    frozen = still - subject.resized.keys()
     try:
-        after = subject.after(module, subject.own(module, before))
+        own = subject.own(module, before, frozen)
+        after = subject.in_both(module, subject.after(module, own))
     except InapplicableError as reason:
-        work.layers.append(_without(module, str(reason)))
+        work.layers.append(_without(subject, module, str(reason)))
         return
-    _compare_layer(work, module, before, after)
+    stored = weight in subject.keys and weight not in frozen
+    precision = found[weight].precision if stored else Precision(after.weight.dtype)
+    _compare_layer(work, module, before, after, precision)
 
 
-def _without(module: str, reason: str) -> AuditedLayer:
-    return AuditedLayer(module, role_of(module), reason=reason)
+def _without(subject: Subject, module: str, reason: str) -> AuditedLayer:
+    size = _parameters(subject, module)
+    return AuditedLayer(module, role_of(module), reason=reason, parameters=size)
 
 
-def _compare_layer(work: _Pass, module: str, before: LayerWeights, after: LayerWeights) -> None:
+def _parameters(subject: Subject, module: str) -> int:
+    """Return the number of parameters of a layer of the base."""
+    names = (f"{module}.weight", f"{module}.bias")
+    return sum(math.prod(subject.base[name].shape) for name in names if name in subject.base)
+
+
+def _compare_layer(
+    work: _Pass, module: str, before: LayerWeights, after: LayerWeights, precision: Precision
+) -> None:
     # Each layer its own directions, the same whatever other layers there are.
     seed = [work.seed, *module.encode()]
-    update = layer_update(before, after, seed, spectrum=work.spectra)
+    update = layer_update(before, after, seed, spectrum=work.spectra, precision=precision)
     if role_of(module) != "head":
         work.updates.append(update)
     if update.neurons is not None:
         work.gains[module] = update.neurons.gains
-    work.layers.append(_layer(module, update))
+    size = _parameters(work.subject, module)
+    work.layers.append(replace(_layer(module, update), parameters=size))
 
 
 def _in_layer(subject: Subject, module: str, name: str) -> bool:
@@ -148,91 +162,6 @@ def _in_layer(subject: Subject, module: str, name: str) -> bool:
     if f"{module}.bias" in subject.base:
         whole.add(f"{module}.bias")
     return name in whole
-
-
-def _differs(subject: Subject, module: str, before: LayerWeights) -> bool:
-    """Tell whether the tuned head has another shape than the base's."""
-    name = f"{module}.weight"
-    return name in subject.keys and subject.tuned[subject.keys[name]].shape != before.weight.shape
-
-
-def _compared(subject: Subject, name: str) -> tuple[AuditedTensor, float]:
-    """Compare a tensor of the base with the file's; also return its change's squared norm."""
-    info, key = subject.base[name], subject.keys.get(name)
-    role, dtype = _role(subject, name, key), _dtype(info.dtype)
-    if not key:
-        return AuditedTensor(name, role, tuple(info.shape), dtype, None, "not in the file"), 0.0
-    tuned, after = subject.tuned[key], real(subject.tuned.tensor(key))
-    found = AuditedTensor(
-        name,
-        role,
-        tuple(info.shape),
-        dtype,
-        _dtype(tuned.dtype),
-        "another shape",
-        changed=True,
-        declared=_declared(subject, key),
-    )
-    if tuned.shape != info.shape:
-        return replace(found, nonfinite=_nonfinite(after)), 0.0
-    change = tensor_change(real(subject.base.tensor(name)), after)
-    found = replace(
-        found,
-        state="changed" if change.changed else "unchanged",
-        changed=change.changed,
-        relative_norm=finite(change.relative_norm),
-        largest=finite(change.largest),
-        nonfinite=change.nonfinite_after,
-        nonfinite_base=change.nonfinite_before,
-    )
-    return found, (change.norm or 0.0) ** 2 if change.changed else 0.0
-
-
-def _extra(subject: Subject, name: str) -> AuditedTensor:
-    """Describe a tensor that the base lacks."""
-    key = subject.keys[name]
-    info = subject.tuned[key]
-    return AuditedTensor(
-        name,
-        _role(subject, name, key),
-        tuple(info.shape),
-        None,
-        _dtype(info.dtype),
-        "not in the base",
-        nonfinite=_nonfinite(real(subject.tuned.tensor(key))),
-        declared=_declared(subject, key),
-    )
-
-
-def _declared(subject: Subject, key: str) -> bool:
-    """Tell whether a file says that it trained a tensor: what carries no base says so of all."""
-    return subject.dialect.roles.get(key) in DECLARED or not subject.carries_base
-
-
-def _role(subject: Subject, name: str, key: str | None) -> str:
-    module = name.rpartition(".")[0]
-    role = role_of(module)
-    if role == "head" and name in subject.base and re.search(r"(^|\.)pooler\.", name):
-        return "pooler"  # pretrained with the base, and frozen with it
-    if key and subject.dialect.roles.get(key) == "head":
-        return "head"
-    return "norm" if role == "other" and is_norm(module) else role
-
-
-def _dtype(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _nonfinite(tensor: Tensor) -> int:
-    return int((~tensor.isfinite()).sum())
-
-
-def nonfinite_elsewhere(subject: Subject) -> dict[str, int]:
-    """Count NaN and infinite entries of vectors, factors and unknown keys, where there are any."""
-    named = set(subject.keys.values())
-    rest = [key for key in subject.tuned if key not in named]
-    found = {key: _nonfinite(real(subject.tuned.tensor(key))) for key in rest}
-    return {key: count for key, count in found.items() if count}
 
 
 def _layer(module: str, update: LayerUpdate) -> AuditedLayer:
@@ -247,12 +176,16 @@ def _layer(module: str, update: LayerUpdate) -> AuditedLayer:
         gain_min=finite(gains.min()),
         gain_max=finite(gains.max()),
         matching_rank=finite(update.matching_rank),
+        rounding_share=finite(update.neurons.explained.rounding_share),
+        stands_out=update.neurons.explained.stands_out,
     )
     if spectrum is not None:
         values = (spectrum.values / spectrum.values[0])[:SHOWN_VALUES]
         found = replace(
             found,
             rank=spectrum.rank,
+            full_rank=min(spectrum.moved),
+            rank_settled=spectrum.is_settled,
             stable_rank=finite(spectrum.stable_rank),
             participation_ratio=finite(spectrum.participation_ratio),
             spectrum=tuple(map(finite, values.tolist())),
@@ -276,14 +209,14 @@ def _shares(explained: Explained) -> dict[str, Any]:
     return {name: finite(share) for name, share in shares.items()}
 
 
-def _together(total: UpdateTotal, other: float) -> AllLayers:
+def _together(total: UpdateTotal, other: Explained) -> AllLayers:
     """Describe all layers, and the share of the whole tuning (head left out).
 
     Args:
         total: Their updates, added up.
-        other: |D|**2 of what no layer holds.
+        other: Of what no layer holds.
     """
-    whole = total.neurons + Explained(update=other)
+    whole = total.neurons + other
     found = AllLayers(
         layers=total.layers,
         left_out=total.left_out,
@@ -291,7 +224,9 @@ def _together(total: UpdateTotal, other: float) -> AllLayers:
         **_shares(total.neurons),
         share_of_weights=finite(total.weights.share),
         share_of_all=finite(whole.share),
-        update_outside_layers=finite(other / whole.update) if whole.update else None,
+        update_outside_layers=finite(other.update / whole.update) if whole.update else None,
+        rounding_share=finite(total.neurons.rounding_share),
+        share_beyond_rounding=finite(whole.share_beyond_rounding),
     )
     if total.low_rank is None:
         return found
@@ -302,9 +237,3 @@ def _together(total: UpdateTotal, other: float) -> AllLayers:
 
 def _closest(low_rank: LowRank) -> tuple[ClosestLoRA, ...]:
     return tuple(ClosestLoRA(r, finite(low_rank.share(r)), low_rank.cost(r)) for r in RANKS)
-
-
-def largest_changes(tensors: list[AuditedTensor], top: int = 5) -> list[AuditedTensor]:
-    """Return the changed tensors that moved most, relative to their size; what had none, last."""
-    changed = [tensor for tensor in tensors if tensor.changed]
-    return sorted(changed, key=lambda tensor: -(tensor.relative_norm or 0.0))[:top]

@@ -12,6 +12,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from ntk_propulsion import words
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint, AuditedKernels, AuditedRegime
+from ntk_propulsion.auditing.coverage import Part
+from ntk_propulsion.auditing.shares import measured, unsaid
 from ntk_propulsion.auditing.tables import AllLayers, AuditedLayer, SimilarLayers
 from ntk_propulsion.figures import Plot, style
 from ntk_propulsion.figures.depth import Place, depth_axis, spoken
@@ -28,6 +30,11 @@ def caption(of: AuditedCheckpoint) -> str:
     return f"Checkpoint {of.name}: {of.kind.words}."
 
 
+def _rests_on(of: AuditedCheckpoint) -> str:
+    """Return the sentence that says what a figure of updates rests on."""
+    return f"Shown: {measured(of)}; compared: {of.coverage.words}."
+
+
 @style.styled
 def similarity(of: AuditedCheckpoint) -> Figure:
     """Draw the cosines between layers' deviations z - 1, a panel per size of layer."""
@@ -38,7 +45,9 @@ def similarity(of: AuditedCheckpoint) -> Figure:
         image = _cosines(ax, group)
         figure.rows += _pairs(group)
     figure.colorbar(image, ax=figure.axes, shrink=0.7, label="cosine of z - 1 (no unit)")
-    said = f"{plain(caption(of))} Layers in the file's order."
+    part = of.vectors.part if of.vectors else Part()
+    vectors = part.of_the("vectors'", "layer")
+    said = f"{plain(caption(of))} Layers in the file's order. Shown: {vectors}."
     style.frame(figure, "How alike layers were scaled", said)
     return figure
 
@@ -81,11 +90,13 @@ def updates(of: AuditedCheckpoint) -> Figure:
     depth_axis([top, bottom], [Place(layer.module, layer.role) for layer in layers])
     total = of.updates.total
     share, chance = (total.share, total.expected_share) if total else (None, None)
+    reason = unsaid(of)
+    together = f"no share is said, for {reason}" if reason else words.percent(share)
     style.frame(
         figure,
         "How much of each layer's update is a Propulsion",
-        f"{plain(caption(of))} All layers but the head: {words.percent(share)}; a "
-        f"random direction per neuron: {words.percent(chance)}. No units.",
+        f"{plain(caption(of))} All layers but the head: {plain(together)}; a "
+        f"random direction per neuron: {words.percent(chance)}. No units. {_rests_on(of)}",
     )
     return figure
 
@@ -125,7 +136,7 @@ def ranks(of: AuditedCheckpoint) -> Figure:
     style.frame(
         figure,
         "The closest LoRA of each rank beside Propulsion",
-        f"{plain(caption(of))} Weights of all layers but the head; no units.",
+        f"{plain(caption(of))} Weights of all layers but the head; no units. {_rests_on(of)}",
     )
     return figure
 

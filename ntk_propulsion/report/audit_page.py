@@ -9,6 +9,7 @@ from typing import Any
 from ntk_propulsion import words
 from ntk_propulsion.auditing.checkpoint import AuditedCheckpoint
 from ntk_propulsion.auditing.results import AuditRecord, AuditResults
+from ntk_propulsion.auditing.shares import measured, unsaid
 from ntk_propulsion.report.downloads import Row, columns_of
 from ntk_propulsion.report.page import Page, render
 from ntk_propulsion.report.pictures import Picture, explorer
@@ -40,6 +41,13 @@ GLOSSARY = {
     "same to the bit (rounded first where the checkpoint is stored in a lower precision), but for "
     "those that the checkpoint declares as trained. Refuted: one is not. Incomplete: the same ones "
     "are, others are not in the file. Not in the file: an adapter, which carries no base.",
+    "rests on": "The share of the base's tensors and parameters that both files hold and that "
+    "could be compared; of shares and ranks, the share of the changed layers whose update could be "
+    "measured.",
+    "unchanged but for precision": "What storing the base's numbers as the file stores its own, or "
+    "the base's own storing, explains to the bit.",
+    "rounding": "The part of an update that storing it is expected to have made: spacing squared "
+    "over 12 for each number.",
     "z and gain": "Propulsion multiplies a layer's output by z**k for each neuron; z starts at 1. "
     "No checkpoint of the public code records the degree k.",
     "range": "The paper finds z in [0.98, 1.02] after training. At degree 15 that allows gains "
@@ -52,8 +60,8 @@ GLOSSARY = {
     "share": "For each neuron the best gain, and the part of the update's squared norm that the "
     "gains explain together. Chance: the same of a random direction per neuron, 1 over its number "
     "of weights.",
-    "rank": "Singular values of the update that stand out of rounding. The closest update of a "
-    "rank is the best that a LoRA of that rank could be.",
+    "rank": "Singular values of the update that stand out of rounding. Settled: rounding hides no "
+    "further ones. The closest update of a rank is the best that a LoRA of that rank could be.",
     "matching rank": "The rank whose closest update explains as much as the gains do.",
     "linearization error": "|f - f_lin| / |f - f_0|: how far the outputs are from those of the "
     "model linearized at the base, along the straight line from base to tuned.",
@@ -86,11 +94,19 @@ def audit_page(record: AuditRecord, pictures: Mapping[str, Picture]) -> str:
 
 def _notes(checkpoints: Checkpoints) -> Iterable[str]:
     for of in checkpoints:
-        notes = [*of.notes, *(of.kernels.notes if of.kernels else ())]
+        notes = [_rests_on(of), *of.notes, *(of.kernels.notes if of.kernels else ())]
         if of.kernels and of.kernels.reason:
             notes.append(f"no kernels: {of.kernels.reason}")
         for note in notes:
             yield f"{of.name}: {note}" if len(checkpoints) > 1 else note
+
+
+def _rests_on(of: AuditedCheckpoint) -> str:
+    """Say what the headline rests on."""
+    said = f"compared: {of.coverage.words}"
+    if of.coverage.layers.of:
+        said += f"; measured: {measured(of)}"
+    return f"{said}; tables have {of.coverage.rows}" if of.coverage.rows else said
 
 
 def _sections(record: AuditRecord, pictures: Mapping[str, Picture]) -> list[Section]:
@@ -150,6 +166,7 @@ def _verdicts(checkpoints: Checkpoints) -> list[Sheet]:
         words_column("id", "question"),
         words_column("verdict", "answer"),
         words_column("words"),
+        words_column("rests_on", "rests on"),
     ]
     promised = [words_column("what"), words_column("holds"), words_column("words")]
     return [
@@ -170,6 +187,8 @@ class SideBySide:
     checkpoint: str
     kind: str
     frozen_base: str
+    compared: float
+    measured: float | None
     nonfinite: int
     degree: int | None
     z_min: float | None
@@ -191,13 +210,15 @@ def side_by_side(of: AuditedCheckpoint) -> SideBySide:
         checkpoint=of.name,
         kind=of.kind.id,
         frozen_base=of.integrity.frozen_base,
+        compared=of.coverage.base.share,
+        measured=of.coverage.layers.share if of.coverage.layers.of else None,
         nonfinite=sum(of.integrity.nonfinite.values()),
         degree=of.degree,
         z_min=total.min if total else None,
         z_max=total.max if total else None,
         share_in_range=total.share_in_range if total else None,
         relative_norm=update.relative_norm if update else None,
-        share=update.share if update else None,
+        share=update.share if update and not unsaid(of) else None,
         expected_share=update.expected_share if update else None,
         matching_rank=update.matching_rank if update else None,
         linearization_error=regime.linearization_error if regime else None,
@@ -213,6 +234,8 @@ def _comparison(results: AuditResults) -> list[Sheet]:
         words_column("checkpoint"),
         words_column("kind"),
         words_column("frozen_base"),
+        number_column("compared", "of the base compared", words.percent),
+        number_column("measured", "of changed layers measured", words.percent),
         number_column("nonfinite", "NaN or infinite"),
         number_column("degree"),
         number_column("z_min", "z from", fine),
@@ -254,6 +277,8 @@ def _updates(checkpoints: Checkpoints) -> list[Sheet]:
         number_column("gain_min", "best gain from"),
         number_column("gain_max", "to"),
         number_column("rank"),
+        words_column("rank_settled", "settled"),
+        number_column("rounding_share", "rounding", words.percent),
         number_column("stable_rank"),
         number_column("share_rank_1", "closest rank 1", words.percent),
         number_column("share_rank_8", "rank 8", words.percent),

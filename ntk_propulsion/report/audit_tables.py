@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
-from ntk_propulsion.auditing.checkpoint import Verdict
+from ntk_propulsion.auditing.judgements import Verdict
 from ntk_propulsion.auditing.results import AuditResults
 from ntk_propulsion.report.tables import LOOK
 

@@ -51,30 +51,59 @@ class TensorChange:
     """How far one tensor of any shape moved.
 
     Attributes:
-        changed: Whether any bit differs. Where the two are stored in different precisions, the
-            first is rounded to the second's before: then a change below that is none.
+        changed: Whether any bit differs from what storing the first as the second is stored gives.
+        rounded: Whether the two differ by that storing alone.
         nonfinite_before: Number of NaN and infinite entries of the first.
         nonfinite_after: The same of the second.
         base_norm: Frobenius norm of the first, None where either holds non-finite entries.
         norm: Frobenius norm of the difference, likewise.
         largest: Largest absolute entry of the difference, likewise.
+        tuned_norm: Frobenius norm of the second, likewise.
     """
 
     changed: bool
+    rounded: bool
     nonfinite_before: int
     nonfinite_after: int
     base_norm: float | None
     norm: float | None
     largest: float | None
+    tuned_norm: float | None
 
     @property
     def relative_norm(self) -> float | None:
         """|W1 - W0| / |W0|, None where it is not defined."""
         return self.norm / self.base_norm if self.norm is not None and self.base_norm else None
 
+    @property
+    def correlation(self) -> float | None:
+        """The cosine between the two, None where it is not defined."""
+        if self.norm is None or not self.base_norm or not self.tuned_norm:
+            return None
+        along = self.base_norm**2 + self.tuned_norm**2 - self.norm**2
+        return max(-1.0, min(1.0, along / (2 * self.base_norm * self.tuned_norm)))
 
-def tensor_change(before: Tensor, after: Tensor) -> TensorChange:
+    @property
+    def size_ratio(self) -> float | None:
+        """|W1| over |W0|, None where it is not defined."""
+        return self.tuned_norm / self.base_norm if self.base_norm and self.tuned_norm else None
+
+    @property
+    def distance(self) -> float | None:
+        """|W1 - W0| over the smaller of |W0| and |W1|, None where it is not defined."""
+        if self.norm is None or self.base_norm is None or self.tuned_norm is None:
+            return None
+        smaller = min(self.base_norm, self.tuned_norm)
+        return self.norm / smaller if smaller else None
+
+
+def tensor_change(before: Tensor, after: Tensor, stored: Tensor | None = None) -> TensorChange:
     """Compare a parameter before and after a tuning.
+
+    Args:
+        before: The parameter.
+        after: The same, tuned.
+        stored: What storing the first as the second is stored gives; None: it in that one's dtype.
 
     Raises:
         InputError: The shapes differ.
@@ -86,17 +115,21 @@ def tensor_change(before: Tensor, after: Tensor) -> TensorChange:
         )
     old, new = before.detach().reshape(1, -1), after.detach().reshape(1, -1)
     bad, bad_after = (int((~tensor.isfinite()).sum()) for tensor in (old, new))
-    changed = not torch.equal(_bits(old.to(new.dtype)), _bits(new))
+    stored = (old if stored is None else stored.detach().reshape(1, -1)).to(new.dtype)
+    changed = not torch.equal(_bits(stored), _bits(new))
     if bad or bad_after:
-        return TensorChange(changed, bad, bad_after, None, None, None)
-    squares, largest = np.zeros(2), 0.0
+        rounded = not changed and bad != bad_after
+        return TensorChange(changed, rounded, bad, bad_after, None, None, None, None)
+    squares, largest = np.zeros(3), 0.0
     for start in range(0, old.shape[1], BLOCK):
         w = double(old[:, start : start + BLOCK])
-        delta = double(new[:, start : start + BLOCK]) - w
-        squares += (np.sum(w**2), np.sum(delta**2))
+        tuned = double(new[:, start : start + BLOCK])
+        delta = tuned - w
+        squares += (np.sum(w**2), np.sum(delta**2), np.sum(tuned**2))
         largest = max(largest, float(np.abs(delta).max()))
-    base_norm, norm = np.sqrt(squares).tolist()
-    return TensorChange(changed, bad, bad_after, base_norm, norm, largest)
+    base_norm, norm, tuned_norm = np.sqrt(squares).tolist()
+    rounded = not changed and largest > 0
+    return TensorChange(changed, rounded, bad, bad_after, base_norm, norm, largest, tuned_norm)
 
 
 def changes_of(
@@ -134,6 +167,13 @@ def ratio(a: Array, b: Array) -> Array:
 def double(tensor: Tensor) -> Array:
     """Return a tensor as an array in double precision."""
     return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def blocks(tensor: Tensor) -> Iterator[Array]:
+    """Yield a tensor's entries in float64, some at a time."""
+    flat = tensor.detach().reshape(-1)
+    for start in range(0, len(flat), BLOCK):
+        yield double(flat[start : start + BLOCK])
 
 
 def _bits(tensor: Tensor) -> Tensor:

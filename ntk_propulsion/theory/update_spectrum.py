@@ -6,14 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-import torch
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.theory.changes import neuron_blocks
 from ntk_propulsion.theory.inputs import Array
+from ntk_propulsion.theory.rounding import MODEL, STANDS_OUT, Precision, RoundingNoise
 
 RANKS = (1, 2, 4, 8, 16, 32)
+ROW = 4.0
+GAP = 2.0
+"""How far above the edge of rounding the least singular value that counts must lie for a rank to be
+settled: a spectrum that decays into rounding has one just above it. Ours."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,23 @@ class UpdateSpectrum:
 
     Attributes:
         values: Largest first, (min(d_in, d_out),).
-        rounding: What rounding alone may leave as a singular value: half an epsilon of the stored
-            precision times W1's root mean square entry times sqrt(d_in) + sqrt(d_out); or, where
-            that is more, float64's in computing the values.
+        rounding: What rounding alone may leave as a singular value: the edge of
+            `ntk_propulsion.theory.rounding.RoundingNoise`, and what computing the update in the
+            stored precision and the values in float64 adds. NaN where nobody knows how the numbers
+            were rounded.
+        noise: The squared norm that rounding is expected to leave, NaN likewise.
+        computing: What computing the update in the stored precision may leave, NaN likewise.
+        shape: (d_out, d_in).
+        moved: How many rows and columns hold more than `ROW` times what rounding is expected to
+            leave of them: a few rows that were trained have a low rank that is no factors'.
     """
 
     values: Array
     rounding: float
+    noise: float
+    computing: float
+    shape: tuple[int, int]
+    moved: tuple[int, int]
 
     @property
     def shares(self) -> Array:
@@ -100,9 +114,32 @@ class UpdateSpectrum:
         return np.asarray(energies / energies.sum())
 
     @property
-    def rank(self) -> int:
-        """How many singular values stand out of rounding: r for a merged LoRA of rank r."""
-        return int((self.values > self.rounding).sum())
+    def rank(self) -> int | None:
+        """How many singular values stand out of rounding: r for a merged LoRA of rank r.
+
+        None where nobody knows how the numbers were rounded.
+        """
+        return None if np.isnan(self.rounding) else int((self.values > self.rounding).sum())
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the update has that rank, not a higher one of which rounding hides the rest.
+
+        So it is where the update stands out of rounding, so that one of full rank and its size
+        would have been seen; where rounding explains what the closest update of that rank leaves;
+        and where the least singular value that counts is well above rounding's edge.
+        """
+        rank = self.rank
+        if not rank:
+            return False
+        squares = self.values**2
+        energy, rest = float(squares.sum()), float(squares[rank:].sum())
+        noise = RoundingNoise(self.noise, self.rounding).rest(rank, self.shape)
+        return bool(
+            energy - self.noise >= STANDS_OUT * self.noise
+            and rest <= (1 + MODEL) * noise + self.computing
+            and self.values[rank - 1] >= GAP * self.rounding
+        )
 
     @property
     def stable_rank(self) -> float:
@@ -121,19 +158,32 @@ class UpdateSpectrum:
         return float(np.exp(-np.sum(p * np.log(p))))
 
 
-def spectrum_of(old: Tensor, new: Tensor) -> UpdateSpectrum:
+def spectrum_of(old: Tensor, new: Tensor, precision: Precision) -> UpdateSpectrum:
     """Return the spectrum of a weight's update, both (d_out, d_in)."""
     delta = np.empty(tuple(old.shape))
-    done, square = 0, 0.0
+    energies = np.zeros(delta.shape[0]), np.zeros(delta.shape[1])
+    rows, columns = np.zeros(delta.shape[0]), np.zeros(delta.shape[1])
+    done = 0
     for w, part in neuron_blocks(old, new):
-        delta[done : done + len(part)] = part
-        done, square = done + len(part), square + float(np.sum((w + part) ** 2))
+        block = slice(done, done := done + len(part))
+        delta[block] = part
+        errors = precision.after(w + part)
+        rows[block] = errors.sum(1)
+        columns += errors.sum(0)
+        energies[0][block] = np.sum(part**2, axis=1)
+        energies[1][:] += np.sum(part**2, axis=0)
     tall = delta if delta.shape[0] >= delta.shape[1] else delta.T  # LAPACK is faster on these
     values = scipy.linalg.svdvals(tall, overwrite_a=True, check_finite=False)
-    epsilon = max(torch.finfo(tensor.dtype).eps for tensor in (old, new))
-    spread = np.sqrt(square / delta.size) * np.sqrt(delta.shape).sum()
-    computing = np.finfo(np.float64).eps * max(delta.shape) * values[0]
-    return UpdateSpectrum(values, max(float(epsilon / 2 * spread), float(computing)))
+    noise = RoundingNoise.of(rows, columns)
+    shape = (delta.shape[0], delta.shape[1])
+    computing = precision.computing(float(np.sum(values**2)))
+    spread = np.sqrt(computing / delta.size) * np.sqrt(shape).sum()
+    least = np.finfo(np.float64).eps * max(shape) * values[0]
+    edge = float(np.hypot(noise.edge, spread) + least)  # NaN stays
+    computing += len(values) * least**2
+    each = zip(energies, (rows, columns), strict=True)
+    moved = [int((energy > ROW * expected).sum()) for energy, expected in each]
+    return UpdateSpectrum(values, edge, noise.energy, computing, shape, (moved[0], moved[1]))
 
 
 def low_rank_of(values: Array, sides: int) -> LowRank:

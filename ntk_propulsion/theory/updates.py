@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ntk_propulsion.theory.changes import (
@@ -23,8 +24,10 @@ from ntk_propulsion.theory.changes import (
     ratio,
 )
 from ntk_propulsion.theory.inputs import Array
+from ntk_propulsion.theory.rounding import MODEL, STANDS_OUT, Precision
 from ntk_propulsion.theory.update_spectrum import LowRank, UpdateSpectrum, low_rank_of, spectrum_of
 
+_EXACT = Precision(torch.float64)
 Seed = int | Sequence[int] | np.random.Generator
 
 
@@ -40,6 +43,9 @@ class Explained:
         expected: Expectation of that part over directions: |D_j|**2 / d for each neuron.
         variance: Its variance, 2 (d - 1) / (d**2 (d + 2)) |D_j|**4 for each: a squared cosine with
             a uniform direction in d dimensions is Beta(1/2, (d - 1)/2).
+        rounding: The part that storing W1 is expected to have made; NaN where that is not known.
+        rounding_along: What the best gains are expected to explain of it.
+        base_rounding: What storing W0 may have made, where it is stored more coarsely than W1.
     """
 
     base: float = 0.0
@@ -48,6 +54,9 @@ class Explained:
     drawn: float = 0.0
     expected: float = 0.0
     variance: float = 0.0
+    rounding: float = 0.0
+    rounding_along: float = 0.0
+    base_rounding: float = 0.0
 
     def __add__(self, other: Explained) -> Explained:
         return Explained(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -86,6 +95,30 @@ class Explained:
         """
         excess = self.propulsion - self.expected
         return float(excess / np.sqrt(self.variance)) if self.variance else None
+
+    @property
+    def rounding_share(self) -> float | None:
+        """The share of the update that storing it is expected to have made; None for no update."""
+        return self.rounding / self.update if self.update else None
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether the update stands out of rounding: see `ntk_propulsion.theory.rounding`."""
+        noise = self.rounding + self.base_rounding
+        return self.update > 0 and self.update - noise >= STANDS_OUT * noise
+
+    @property
+    def share_beyond_rounding(self) -> float | None:
+        """The share that a Propulsion explains of what rounding does not; None where too little is.
+
+        Of a merged Propulsion it is 1, whatever the precision: what its gains leave is rounding's.
+        """
+        beyond = self.update - self.rounding
+        if not self.update or not beyond >= STANDS_OUT * self.rounding:
+            return None
+        left = beyond - (self.propulsion - self.rounding_along)
+        unsure = MODEL * (self.rounding - self.rounding_along)
+        return min(max(1 - max(left - unsure, 0.0) / beyond, 0.0), 1.0)
 
     def _share(self, part: float) -> float | None:
         return min(part / self.update, 1.0) if self.update else None
@@ -140,7 +173,12 @@ class LayerUpdate:
 
 
 def layer_update(
-    before: LayerWeights, after: LayerWeights, seed: Seed = 0, *, spectrum: bool = True
+    before: LayerWeights,
+    after: LayerWeights,
+    seed: Seed = 0,
+    *,
+    spectrum: bool = True,
+    precision: Precision | None = None,
 ) -> LayerUpdate:
     """Measure how much of a layer's update a Propulsion, and each rank, explains.
 
@@ -151,6 +189,7 @@ def layer_update(
             a size would else draw alike, and `Explained.variance` of their sum be too small.
         spectrum: Whether to compute singular values, which cost far more than the rest and a
             float64 copy or two of the weight.
+        precision: How the weights were stored; None: as their type says.
 
     Raises:
         InputError: Kinds or shapes differ or do not fit, or only one side has a bias.
@@ -164,12 +203,14 @@ def layer_update(
             before.kind, d_out, d_in, weight_change, bias_change, None, None, None, None
         )
     rng = np.random.default_rng(seed)
-    sums = _neuron_sums(old, new, rng)
+    precision = precision or Precision(new.dtype)
+    sums = _neuron_sums(old, new, rng, precision if weight_change.norm else _EXACT)
     weights = neurons = _fit(sums, d_in)
     if before.bias is not None and after.bias is not None:
-        biases = _neuron_sums(before.bias[:, None], after.bias[:, None], rng)
+        rounded = precision if bias_change and bias_change.norm else _EXACT
+        biases = _neuron_sums(before.bias[:, None], after.bias[:, None], rng, rounded)
         neurons = _fit(sums + biases, d_in + 1)
-    found = spectrum_of(old, new) if spectrum and weights.explained.update else None
+    found = spectrum_of(old, new, precision) if spectrum and weights.explained.update else None
     low_rank = None if found is None else low_rank_of(found.values, d_in + d_out)
     return LayerUpdate(
         before.kind, d_out, d_in, weight_change, bias_change, weights, neurons, found, low_rank
@@ -213,21 +254,30 @@ def total_update(updates: Iterable[LayerUpdate]) -> UpdateTotal:
     return UpdateTotal(layers, left_out, weights, neurons, low_rank, parameters)
 
 
-def _neuron_sums(old: Tensor, new: Tensor, rng: np.random.Generator) -> Array:
+def _neuron_sums(old: Tensor, new: Tensor, rng: np.random.Generator, precision: Precision) -> Array:
     """Return, for neurons v with update D and random u, |v|**2, <v, D>, |D|**2, |u|**2, <u, D>.
 
-    Shape (5, d_out). Those of weight and bias add up to those of both together.
+    And for errors e of rounding, expected |e|**2 and <v, e>**2, and |e|**2 of the base's. Shape (8,
+    d_out). Those of weight and bias add up to those of both together.
     """
     blocks = []
     for w, delta in neuron_blocks(old, new):
         u = rng.standard_normal(w.shape)
         pairs = ((w, w), (w, delta), (delta, delta), (u, u), (u, delta))
-        blocks.append([np.einsum("ji,ji->j", a, b) for a, b in pairs])
+        errors = precision.after(w + delta)
+        blocks.append(
+            [
+                *(np.einsum("ji,ji->j", a, b) for a, b in pairs),
+                errors.sum(1),
+                np.einsum("ji,ji->j", w**2, errors),
+                precision.before(w).sum(1),
+            ]
+        )
     return np.concatenate(blocks, axis=1)
 
 
 def _fit(sums: Array, d: int) -> ScalingFit:
-    base, along, update, drawn_base, drawn_along = sums
+    base, along, update, drawn_base, drawn_along, errors, errors_along, base_errors = sums
     explained = Explained(
         base=float(base.sum()),
         update=float(update.sum()),
@@ -235,6 +285,9 @@ def _fit(sums: Array, d: int) -> ScalingFit:
         drawn=_projected(drawn_along, drawn_base, update),
         expected=float(update.sum() / d),
         variance=float(2 * (d - 1) / (d**2 * (d + 2)) * np.sum(update**2)),
+        rounding=float(errors.sum()),
+        rounding_along=float(ratio(errors_along, base).sum()),
+        base_rounding=float(base_errors.sum()),
     )
     return ScalingFit(1 + ratio(along, base), explained)
 

@@ -16,6 +16,7 @@ from ntk_propulsion.auditing.checkpoint import (
     Tie,
     Updates,
 )
+from ntk_propulsion.auditing.coverage import Coverage, Part
 from ntk_propulsion.auditing.findings import findings
 from ntk_propulsion.auditing.results import (
     Audit,
@@ -150,10 +151,15 @@ def layer(module: str = DENSE, role: str = "mlp", **changes) -> AuditedLayer:
         gain_max=1.04,
         matching_rank=2.5,
         rank=16,
+        full_rank=16,
+        rank_settled=False,
         stable_rank=6.2,
         participation_ratio=8.1,
         spectrum=(1.0, 0.5, 0.25),
         share_rank_1=0.3,
+        parameters=528,
+        rounding_share=1e-9,
+        stands_out=True,
     )
     return replace(found, **changes)
 
@@ -172,9 +178,11 @@ def together(**changes) -> AllLayers:
         deviations=40.0,
         share_of_weights=0.66,
         share_of_all=0.6,
-        update_outside_layers=0.1,
+        update_outside_layers=0.001,
         matching_rank=2.5,
         lora=(ClosestLoRA(1, 0.3, 96), ClosestLoRA(2, 0.55, 192)),
+        rounding_share=1e-9,
+        share_beyond_rounding=0.6,
     )
     return replace(found, **changes)
 
@@ -232,6 +240,17 @@ def kernels(**changes) -> AuditedKernels:
     return replace(found, **changes)
 
 
+def bare() -> Coverage:
+    """That of an adapter's file, which holds nothing of the base."""
+    return coverage(encoder=Part(0, 38, 0, 1000))
+
+
+def coverage(**changes) -> Coverage:
+    """All of the base, and both layers."""
+    found = Coverage(Part(38, 38, 1000, 1000), layers=Part(2, 2, 1056, 1056))
+    return replace(found, **changes)
+
+
 def checkpoint(name: str = "c", **changes) -> AuditedCheckpoint:
     """A Propulsion of degree 5 without fault; its findings and verdicts are what the rules say."""
     found = AuditedCheckpoint(
@@ -256,6 +275,7 @@ def checkpoint(name: str = "c", **changes) -> AuditedCheckpoint:
         vectors=vectors(),
         updates=updates(),
         kernels=kernels(),
+        coverage=coverage(),
     )
     found = replace(found, **changes)
     return replace(found, findings=findings(found), verdicts=verdicts(found))

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from ntk_propulsion.auditing.checkpoint import DtypeChange, Kind, Promise, Tie
+from ntk_propulsion.auditing.coverage import Part
 from ntk_propulsion.auditing.findings import RULES, SEVERITIES, findings
 from ntk_propulsion.propulsion.statistics import Moved
 from tests.auditing import samples
@@ -23,6 +24,7 @@ def regime(verdict):
     return {"kernels": samples.kernels(regime=samples.regime(kernel_regime=verdict))}
 
 
+LACKING = Part(8, 38, 400, 1000)
 SAID = [
     (
         "finite",
@@ -105,11 +107,37 @@ SAID = [
     ("frozen", {}, "the base is frozen: 38 tensors equal the base's to the bit"),
     (
         "frozen",
-        integrity(frozen_base="not in the file", changed=2, declared=("a", "b")),
+        {"coverage": samples.bare()}
+        | integrity(frozen_base="not in the file", changed=2, declared=("a", "b")),
         "base not in the file: nothing to compare; it comes with 2 of its tensors trained",
     ),
     ("head", integrity(head="changed"), "head: changed"),
-    ("sound", {}, "every value is finite"),
+    ("sound", {}, "every value of the file is finite"),
+    (
+        "another",
+        {"kind": Kind("another model", "another model")},
+        "the base is not what it was tuned from, it seems: another model",
+    ),
+    (
+        "huge",
+        {"updates": samples.updates(total=samples.together(relative_norm=840.83))},
+        "the update of all of the changed layers' parameters (2 layers) is 841 times the norm",
+    ),
+    (
+        "resized",
+        {"coverage": samples.coverage(rows_added=3, rows_dropped=1)},
+        "tables of the base have 3 rows added and 1 row dropped: what both hold was compared",
+    ),
+    (
+        "held-base",
+        {"kind": Kind("adapter", "a PEFT adapter")},
+        "not an adapter's numbers alone: the file holds all of the base's parameters (38 tensors)",
+    ),
+    (
+        "identical",
+        {"kind": Kind("part", "a part"), "coverage": samples.coverage(encoder=LACKING)},
+        "nothing that could be compared was tuned: 40% of the base's parameters (8 of 38 tensors)",
+    ),
 ]
 
 

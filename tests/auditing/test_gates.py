@@ -5,10 +5,12 @@ import math
 import pytest
 
 from ntk_propulsion.auditing.checkpoint import AuditedKernels
+from ntk_propulsion.auditing.coverage import Part
 from ntk_propulsion.auditing.gates import failed, parse_gates
 from ntk_propulsion.errors import InputError
 from tests.auditing import samples
 
+LACKING = samples.coverage(encoder=Part(8, 38, 400, 1000))
 WEIGHT = f"{samples.DENSE}.weight"
 
 
@@ -35,6 +37,25 @@ def test_a_good_checkpoint_passes(rule):
             "frozen-base failed for c: 3 tensors of the base are not in the file",
         ),
         (
+            "frozen-base",
+            {"integrity": samples.lacking(), "coverage": LACKING},
+            "not in the file; checked: 40% of the base's parameters (8 of 38 tensors)",
+        ),
+        (
+            "frozen-base",
+            {"integrity": samples.integrity(frozen_base="incomplete"), "coverage": LACKING},
+            "not all could be compared; checked: 40% of",
+        ),
+        (
+            "frozen-base",
+            {
+                "integrity": samples.integrity(frozen_base="not in the file"),
+                "claims_frozen": False,
+                "coverage": samples.bare(),
+            },
+            "no tensor outside the head could be compared; checked: none of the base's",
+        ),
+        (
             "finite",
             {"integrity": samples.integrity(nonfinite={"w": 7})},
             "7 values are not, first in w",
@@ -45,7 +66,7 @@ def test_a_good_checkpoint_passes(rule):
         (
             "range=0.9:1.1",
             {"vectors": samples.vectors(left_out=("m",), total=None)},
-            "the scaling of m is not finite",
+            "the scaling of m is not finite; checked: ",
         ),
         ("regime", left("weakly"), "the verdict is 'weakly'"),
         ("regime", left("undecided"), "'undecided'"),
@@ -60,6 +81,10 @@ def test_what_is_wrong_or_cannot_be_checked_fails(rule, changes, said):
 
 def test_an_adapter_without_base_weights_has_not_thawed_any():
     assert fails("frozen-base", integrity=samples.integrity(frozen_base="not in the file")) == []
+
+
+def test_a_base_in_another_precision_that_equals_it_rounded_is_frozen():
+    assert fails("frozen-base", integrity=samples.integrity(rounded=12)) == []
 
 
 @pytest.mark.parametrize(

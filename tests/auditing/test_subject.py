@@ -144,7 +144,7 @@ def test_a_degree_that_contradicts_the_checkpoint_s_is_refused(tmp_path):
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     other = save_model(tmp_path / "other", hidden_size=24, num_attention_heads=2)
-    with pytest.raises(InputError, match="give the base that it was tuned from"):
+    with pytest.raises(InputError, match="a model of another size or layout, no tuning of this"):
         subject(other)
     with pytest.raises(InputError, match="no tensor of the tuned checkpoint"):
         subject(save_model(tmp_path / "gpt2", "gpt2"))

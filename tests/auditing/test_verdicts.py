@@ -38,7 +38,7 @@ def test_every_question_is_answered_in_one_order():
         ),
         (
             "frozen-base",
-            integrity(frozen_base="not in the file"),
+            integrity(frozen_base="not in the file") | {"coverage": samples.bare()},
             "not in the file",
             "base not in the file: nothing to compare",
         ),
@@ -121,8 +121,8 @@ def test_a_sentence_says_what_it_is_whether_frozen_and_what_it_learned():
         integrity=samples.integrity(changed=38, nonfinite={"w": 1}),
     )
     assert sentence(plain) == (
-        "c is a full fine-tuning; 38 of 38 tensors outside the head differ from the base; 67% of "
-        "its update is a Propulsion; some of its values are NaN or infinite."
+        "c is a full fine-tuning; 38 of the 38 tensors outside the head that both hold differ from "
+        "the base; 67% of its update is a Propulsion; some of its values are NaN or infinite."
     )
 
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from ntk_propulsion.auditing.checkpoint import ModuleDrift
+from ntk_propulsion.auditing.checkpoint import Kind, ModuleDrift
+from ntk_propulsion.auditing.coverage import Part
 from ntk_propulsion.auditing.tables import SimilarLayers
 from ntk_propulsion.report import audit_figures
 from tests.auditing import samples
@@ -120,3 +121,19 @@ def test_a_module_whose_drift_is_not_known_is_left_out():
     assert [row["module"] for row in figure.rows if "module" in row] == [samples.DENSE]
     assert "linearization error" not in texts(figure)
     assert_drawn(figure)
+
+
+def test_captions_say_what_a_figure_rests_on_and_no_share_that_the_page_does_not():
+    part = samples.checkpoint(coverage=samples.coverage(layers=Part(2, 3, 800, 1000)))
+    for figure in (audit_figures.updates(part), audit_figures.ranks(part)):
+        said = " ".join(caption(figure).split())
+        assert "Shown: 80% of the changed layers' parameters (2 of 3 layers)" in said
+        assert "compared: all of the base's parameters (38 tensors)" in said
+    vectors = samples.vectors(left_out=("x",), entries_left_out=32)
+    said = " ".join(caption(audit_figures.similarity(samples.checkpoint(vectors=vectors))).split())
+    assert "Shown: 50% of the vectors' parameters (2 of 3 layers)" in said
+    huge = samples.updates(total=samples.together(relative_norm=840.83))
+    other = samples.checkpoint(kind=Kind("full", "full"), updates=huge)
+    said = " ".join(caption(audit_figures.updates(other)).split())
+    assert "no share is said, for the update is as large as the weights" in said
+    assert "67%" not in said

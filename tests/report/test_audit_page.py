@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from ntk_propulsion.auditing.checkpoint import AuditedKernels, Kind
+from ntk_propulsion.auditing.coverage import Part
 from ntk_propulsion.auditing.tables import VectorComparison
 from ntk_propulsion.report.audit_page import audit_page, side_by_side
 from ntk_propulsion.report.pictures import Picture
@@ -203,6 +204,21 @@ def test_several_checkpoints_stand_side_by_side():
 def test_the_numbers_side_by_side_are_the_checkpoint_s():
     found = side_by_side(samples.checkpoint(integrity=samples.integrity(nonfinite={"w": 2})))
     assert (found.nonfinite, found.z_max, found.linearization_error) == (2, 1.0123, 0.031)
+
+
+def test_what_the_headline_rests_on_stands_beside_it_and_with_each_verdict():
+    part = samples.coverage(encoder=Part(8, 38, 400, 1000), layers=Part(1, 2, 528, 1056))
+    found = page(samples.checkpoint(coverage=part))
+    assert "compared: 40% of the base's parameters (8 of 38 tensors)" in found.text
+    assert "measured: 50% of the changed layers' parameters (1 of 2 layers)" in found.text
+    rows = {row["question"]: row for row in found.rows("verdicts", "Each question")}
+    assert rows["frozen-base"]["rests on"].startswith("40% of the base's parameters")
+    assert rows["propulsion-share"]["rests on"].startswith("50% of the changed layers'")
+    assert rows["range"]["rests on"] == "all of the vectors' parameters (2 layers)"
+    beside = side_by_side(samples.checkpoint(coverage=part))
+    assert (beside.compared, beside.measured) == (0.4, 0.5)
+    little = samples.coverage(layers=Part(1, 3, 10, 1056))
+    assert side_by_side(samples.checkpoint(coverage=little)).share is None
 
 
 @pytest.mark.parametrize("kernels", [None, AuditedKernels("degree unknown")])

@@ -87,3 +87,34 @@ def test_bad_ranks_and_shares_are_named():
         curve.share(0)
     with pytest.raises(InputError, match=r"a share lies in \[0, 1\]"):
         curve.matching_rank(1.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_rows_that_rounding_alone_moved_are_not_counted(dtype):
+    rng = torch.Generator().manual_seed(1)
+    W = (0.05 * torch.randn(96, 64, generator=rng)).double()
+    after = W.clone()
+    after[:7] += 0.01 * torch.randn(7, 64, generator=rng)
+    found = layer_update(LayerWeights(W), LayerWeights(after.to(dtype))).spectrum
+    assert (found.rank, min(found.moved)) == (7, 7)
+    whole = W + 0.01 * torch.randn(96, 64, generator=rng)
+    assert layer_update(LayerWeights(W), LayerWeights(whole.to(dtype))).spectrum.moved == (96, 64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_rank_is_settled_where_rounding_explains_the_rest_and_not_where_a_tail_is(dtype):
+    rng = torch.Generator().manual_seed(2)
+    W = (0.05 * torch.randn(96, 64, generator=rng)).double()
+    drawn = torch.randn(96, 64, generator=rng).double()
+    U, _, Vt = torch.linalg.svd(drawn, full_matrices=False)
+
+    def settled(values):
+        update = 0.3 * (U * values) @ Vt
+        found = layer_update(LayerWeights(W), LayerWeights((W + update).to(dtype))).spectrum
+        return found.is_settled, found.rank
+
+    numbers = torch.arange(1.0, 65).double()
+    assert settled((numbers <= 3).double()) == (True, 3)
+    tail = settled(numbers**-1.5)
+    assert tail[1] == 64 or not tail[0]
+    assert settled(1e-4 * (numbers <= 3)) == (dtype is torch.float32, 3 * (dtype is torch.float32))
