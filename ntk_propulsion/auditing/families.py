@@ -12,12 +12,22 @@ PREFIX = "base_model.model."
 SHARED = ("", "base_model")
 """Not modules: what an adapter keeps once for all of them (VeRA's projections, prompts)."""
 
+CLOSED = ("LORA", "ADALORA", "IA3")
+"""Kinds with a closed form here, for the settings that were compared with PEFT's merge."""
+
+PLAIN = ("LN_TUNING",)
+"""Kinds that keep trained tensors as they are, and no factors."""
+
 MERGED = (
-    "ADAMSS", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA",
-    "HRA", "LOHA", "LOKR", "MISS", "OFT", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD",
-    "TINYLORA", "TRAINABLE_TOKENS", "VBLORA", "VERA", "WAVEFT",
+    "ADAMSS", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "FROD", "GLORA", "GRALORA",
+    "HIRA", "HRA", "LOHA", "LOKR", "MISS", "OFT", "OSF", "PEANUT", "PSOFT", "PVERA", "RANDLORA",
+    "ROAD", "SHIRA", "SUPERTUNING", "TINYLORA", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "VERA",
+    "WAVEFT",
 )  # fmt: skip
 """Kinds without a closed form here, that PEFT merges."""
+
+WHOLE = re.compile(r"indices|_s_size")
+"""Keys of factors that are whole numbers: places of a sparse change, and its size."""
 
 _TOKENS = "adds virtual tokens to the input and changes no weight"
 _KEYS = "adds keys and values to the attention and changes no weight"
@@ -60,7 +70,7 @@ def regrouped(dialect: Dialect) -> Dialect:
     tuning has no factors: it keeps trained norms.
     """
     kind = str(dialect.peft_type)
-    if kind == "LN_TUNING":
+    if kind in PLAIN:
         return _trained_norms(dialect)
     if kind not in MERGED and kind not in UNMERGEABLE:
         return dialect

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ntk_propulsion.auditing.adapters import (
+    MERGE_FIRST,
+    Route,
+    route,
+    targeted,
+    targeted_parameter,
+)
 from ntk_propulsion.auditing.factors import updated_layer
-from ntk_propulsion.auditing.families import MERGED, SHARED, no_weight, regrouped
+from ntk_propulsion.auditing.families import SHARED, no_weight, regrouped
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.merging import merged_layers
+from ntk_propulsion.auditing.tied import tied_modules, unsaved
 from ntk_propulsion.checkpoints import Alignment, Checkpoint, Dialect, align, recognise
 from ntk_propulsion.checkpoints.alignment import WRAPPERS
 from ntk_propulsion.errors import InputError, shown
@@ -60,15 +68,20 @@ class Subject:
         """Whether the file holds weights of the base, not an adapter's numbers alone."""
         return any(role == "base weight" for role in self.dialect.roles.values())
 
+    @cached_property
+    def route(self) -> Route:
+        """How a PEFT adapter becomes plain layers."""
+        return route(str(self.dialect.peft_type), self.tuned.adapter_config)
+
     @property
     def unmergeable(self) -> str | None:
         """Why the tuning is no change of weights, None if it may be one."""
-        return no_weight(self.dialect)
+        return self.route.reason if self.route.how == "none" else None
 
-    @property
-    def is_merged_by_peft(self) -> bool:
-        """Whether PEFT has to merge it: its layers need the whole model."""
-        return self.dialect.peft_type in MERGED
+    @cached_property
+    def tied(self) -> dict[str, str]:
+        """Why adapted modules that share their weight have no merged layer, by module."""
+        return tied_modules(self) if self.dialect.factors else {}
 
     @cached_property
     def extra(self) -> tuple[str, ...]:
@@ -125,10 +138,13 @@ class Subject:
         """
         plain = self.modules.get(module)
         if plain is None:
+            if module in self.tied:
+                raise InapplicableError(self.tied[module])
             return own
-        if self.unmergeable:
-            raise InapplicableError(self.unmergeable)
-        if self.is_merged_by_peft:
+        refusal = self._refusal(module)
+        if refusal:
+            raise InapplicableError(refusal)
+        if self.route.how == "peft":
             return self._merged(module, own)
         if plain in self.dialect.factors:
             keys = self.dialect.factors[plain]
@@ -141,7 +157,9 @@ class Subject:
         return LayerWeights(weight, bias, own.kind)
 
     def objection(self, module: str) -> str | None:
-        """Return why a scaled module has no gain that a weight could take in, if it has none."""
+        """Return why a scaled or adapted module has no plain layer, if that is known beforehand."""
+        if self.modules.get(module) in self.dialect.factors:
+            return self._refusal(module)
         if module not in self.modules or self.modules[module] not in self.dialect.scalings:
             return None
         try:
@@ -180,6 +198,17 @@ class Subject:
                 bias = self.base.get(name.removesuffix("weight") + "bias")
                 return bias is not None and bias.shape == shape[1:] and shape[0] != shape[1]
         return False
+
+    def _refusal(self, module: str) -> str | None:
+        """Return why an adapted module has no merged layer, None if it may have one."""
+        if self.route.reason:
+            return self.route.reason
+        if targeted_parameter(self.modules[module], self.tuned.adapter_config):
+            return (
+                f"{module} has parameters that are targets by themselves (target_parameters), "
+                f"which are no layers: {MERGE_FIRST}"
+            )
+        return self.tied.get(module)
 
     @cached_property
     def _by_peft(self) -> dict[str, tuple[Tensor, Tensor | None]] | InapplicableError:
@@ -242,7 +271,7 @@ def open_subject(base: Checkpoint, tuned: Checkpoint, degree: int | None = None)
     Raises:
         InputError: Names or shapes do not fit, or the degree is not the checkpoint's.
     """
-    dialect = regrouped(recognise(tuned))
+    dialect = targeted(regrouped(recognise(tuned)), base, tuned.adapter_config)
     plain: dict[str, str] = {}
     for key, name in dialect.plain.items():
         # What was trained goes before the copy of what there was.
@@ -263,6 +292,7 @@ def open_subject(base: Checkpoint, tuned: Checkpoint, degree: int | None = None)
     subject = Subject(
         base, tuned, dialect, aligned, keys, modules, _degree(dialect, degree), _notes(dialect)
     )
+    subject.notes.extend(subject.route.notes)
     _check_shapes(subject)
     if dialect.pooling is None and any(map(subject._several, modules)):
         subject.notes.append(
@@ -273,18 +303,22 @@ def open_subject(base: Checkpoint, tuned: Checkpoint, degree: int | None = None)
 
 
 def _aligned(base: Checkpoint, tuned: Checkpoint, dialect: Dialect, names: list[str]) -> Alignment:
-    """Pair the tuned names with the base's; what is no change of weights need not have any."""
+    """Pair the tuned names with the base's; what is no change of weights need not have any.
+
+    An adapter may be of modules alone that the base's file has under no name of their own.
+    """
+    ties = [[dialect.plain.get(key, key) for key in tie] for tie in tuned.ties]
+    kept = dict.fromkeys(names)
     try:
-        return align(
-            dict.fromkeys(names),
-            base,
-            tuned_ties=[[dialect.plain.get(key, key) for key in tie] for tie in tuned.ties],
-            base_ties=base.ties,
-        )
+        return align(kept, base, tuned_ties=ties, base_ties=base.ties)
     except InputError:
-        if no_weight(dialect) is None:
+        if no_weight(dialect) is not None:
+            return Alignment({}, {}, "", "", (), tuple(names), tuple(base))
+        more = unsaved(base) if dialect.factors else []
+        if not more:
             raise
-        return Alignment({}, {}, "", "", (), tuple(names), tuple(base))
+        found = align(kept, [*base, *more], tuned_ties=ties, base_ties=base.ties)
+        return replace(found, only_base=tuple(name for name in found.only_base if name in base))
 
 
 def real(tensor: Tensor) -> Tensor:
@@ -307,10 +341,6 @@ def _notes(dialect: Dialect) -> list[str]:
     notes = list(dialect.notes)
     if dialect.pooling == "product":
         notes.append("layers with several vectors are read as one, the product of the vectors")
-    if dialect.peft_type in MERGED:
-        notes.append(
-            f"{dialect.peft_type} is merged by peft in float32: one whole model is in memory"
-        )
     return notes
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from ntk_propulsion.checkpoints.dialect import Dialect, Keys, Role, plain_role, register
 
 _FACTOR = re.compile(
-    r"\.(lora_(A|B|E|embedding_A|embedding_B|magnitude_vector)|ranknum|ia3_l|vera_(A|B|lambda_[bd])"
+    r"\.(lora_(A|B|E|embedding_A|embedding_B|magnitude_vector|diag|velora_embed|monteclora_sampler)"
+    r"|(token_adapter\.)?trainable_tokens_\w+|ranknum|ia3_l|vera_(A|B|lambda_[bd])"
     r"|hada_w[12]_[ab]|hada_t[12]|lokr_(w[12](_[ab])?|t2)|oft_[rR]|boft_[Rs]|hra_u|c3a_kernel"
     r"|fourierft_spectrum|vblora_logits_[AB]|randlora_\w+|adaption_\w+|ln_tuning_layers"
     r"|prompt_embeddings)(\.|$)"
