@@ -26,6 +26,7 @@ from ntk_propulsion.auditing.adapters import (
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.checkpoints import Dialect
 from ntk_propulsion.errors import InputError, shown
+from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.theory.changes import OUTPUT_AXIS, LayerWeights
 
 _PART = re.compile(
@@ -102,6 +103,7 @@ def _lora(module: str, layer: LayerWeights, parts: Parts, config: Settings) -> L
     update = scale * _product(module, b, a)
     own = _neurons(layer)
     if own.shape != update.shape:
+        _check_vocabulary(module, layer, update)
         raise RuntimeError(f"they make {tuple(update.shape)}")
     new = _start(module, layer, config, (scale, len(a))) + update
     if _said(parts, "lora_magnitude_vector", config, "use_dora"):
@@ -116,6 +118,19 @@ def _lora(module: str, layer: LayerWeights, parts: Parts, config: Settings) -> L
             )
         bias = bias.double() + scale * parts["lora_bias"].double().reshape(bias.shape)
     return _stored(layer, new, bias)
+
+
+def _check_vocabulary(module: str, layer: LayerWeights, update: Tensor) -> None:
+    """Say of a table of tokens, or of a head over them, that only their number differs."""
+    table = layer.kind == "embedding" or role_of(module) == "head"
+    tokens = 1 if layer.kind == "embedding" else 0
+    one, other = layer.neurons().shape, update.shape
+    if table and one[1 - tokens] == other[1 - tokens]:
+        raise InapplicableError(
+            f"the adapter was trained on {other[tokens]} tokens of {module}, the base has "
+            f"{one[tokens]}: resize the base's vocabulary first (resize_token_embeddings), as "
+            "before the training"
+        )
 
 
 def _said(parts: Parts, part: str, config: Settings, setting: str) -> bool:

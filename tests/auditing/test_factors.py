@@ -161,3 +161,12 @@ def test_a_base_that_is_not_finite_has_no_first_directions():
             LORA | {"init_lora_weights": "pissa"},
             layer=layer,
         )
+
+
+def test_more_tokens_than_the_base_has_ask_for_a_larger_vocabulary():
+    layer = LayerWeights(draw(5, 4), None, "embedding")
+    factors = {"m.lora_embedding_A": draw(2, 7), "m.lora_embedding_B": draw(4, 2)}
+    with pytest.raises(InapplicableError, match="trained on 7 tokens of m, the base has 5: resize"):
+        updated(factors, layer=layer)
+    with pytest.raises(InputError, match="give the adapter's own base"):
+        updated(factors | {"m.lora_embedding_B": draw(3, 2)}, layer=layer)
