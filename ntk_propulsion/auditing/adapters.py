@@ -20,6 +20,11 @@ from ntk_propulsion.errors import InputError, shown
 
 MERGE_FIRST = "merge it with PEFT (merge_and_unload) and audit the merged model"
 
+PARAMETERS = (
+    "parameters by themselves (target_parameters), experts for one, which are no layers: "
+    + MERGE_FIRST
+)
+
 INERT = frozenset(
     (
         "peft_type", "task_type", "peft_version", "inference_mode", "base_model_name_or_path",
@@ -96,10 +101,11 @@ def route(kind: str, config: Mapping[str, Any]) -> Route:
             "layer_replication repeats layers of the base, each with factors of its own: the tuned "
             f"model has more layers than the base; {MERGE_FIRST}",
         )
-    if kind == "LORA":
-        refusal = _start_refused(config.get("init_lora_weights", True))
-        if refusal:
-            return Route("refused", refusal)
+    if config.get("target_parameters") and not config.get("target_modules"):
+        return Route("refused", f"its targets are {PARAMETERS}")
+    refusal = _start_refused(config.get("init_lora_weights", True)) if kind == "LORA" else None
+    if refusal:
+        return Route("refused", refusal)
     option = _beyond(kind, config)
     if option is None:
         return Route("closed", notes=_notes(config) if kind == "LORA" else ())
@@ -195,7 +201,9 @@ def targeted_parameter(module: str, config: Mapping[str, Any]) -> bool:
     """Tell whether parameters of a module are targets by themselves (`target_parameters`)."""
     targets = config.get("target_parameters")
     found = targets if isinstance(targets, list | tuple) else ()
-    return named(module, [str(name).rpartition(".")[0] for name in found])
+    # PEFT wraps a module once for each of its parameters.
+    inside = re.sub(r"(\.base_layer)+$", "", module)
+    return named(inside, [str(name).rpartition(".")[0] for name in found])
 
 
 def token_rows(module: str, config: Mapping[str, Any]) -> list[int]:

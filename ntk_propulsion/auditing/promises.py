@@ -152,7 +152,7 @@ def _rank(subject: Subject) -> Counted:
     told: dict[str, object] = {}
     found: dict[str, int] = {}
     for module, keys in subject.dialect.factors.items():
-        for key in keys:
+        for key in () if targeted_parameter(module, config) else keys:
             if re.search(r"\.lora_(embedding_)?A(\.|$)", key):
                 found[module] = subject.tuned[key].shape[0]
                 default = config.get("r")

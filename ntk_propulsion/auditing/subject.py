@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ntk_propulsion.auditing.adapters import (
-    MERGE_FIRST,
+    PARAMETERS,
     Route,
     route,
     targeted,
     targeted_parameter,
 )
 from ntk_propulsion.auditing.factors import updated_layer
-from ntk_propulsion.auditing.families import SHARED, no_weight, regrouped
+from ntk_propulsion.auditing.families import SHARED, regrouped
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.merging import merged_layers
 from ntk_propulsion.auditing.tied import tied_modules, unsaved
@@ -204,10 +204,7 @@ class Subject:
         if self.route.reason:
             return self.route.reason
         if targeted_parameter(self.modules[module], self.tuned.adapter_config):
-            return (
-                f"{module} has parameters that are targets by themselves (target_parameters), "
-                f"which are no layers: {MERGE_FIRST}"
-            )
+            return f"targets of {module} are {PARAMETERS}"
         return self.tied.get(module)
 
     @cached_property
@@ -303,7 +300,7 @@ def open_subject(base: Checkpoint, tuned: Checkpoint, degree: int | None = None)
 
 
 def _aligned(base: Checkpoint, tuned: Checkpoint, dialect: Dialect, names: list[str]) -> Alignment:
-    """Pair the tuned names with the base's; what is no change of weights need not have any.
+    """Pair the tuned names with the base's; what has no merged layers need not have any.
 
     An adapter may be of modules alone that the base's file has under no name of their own.
     """
@@ -312,7 +309,7 @@ def _aligned(base: Checkpoint, tuned: Checkpoint, dialect: Dialect, names: list[
     try:
         return align(kept, base, tuned_ties=ties, base_ties=base.ties)
     except InputError:
-        if no_weight(dialect) is not None:
+        if route(str(dialect.peft_type), tuned.adapter_config).reason:
             return Alignment({}, {}, "", "", (), tuple(names), tuple(base))
         more = unsaved(base) if dialect.factors else []
         if not more:

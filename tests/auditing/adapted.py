@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.models import mixtral
 
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.promises import promises
@@ -61,22 +62,26 @@ MADE = {
 
 @functools.cache
 def base(name: str) -> Path:
-    """The folder of a tiny BERT, GPT-2 (Conv1D) or Llama whose head is its embedding."""
+    """The folder of a tiny BERT, GPT-2 (Conv1D), Mixtral, or Llama whose head is its embedding."""
     if name == "bert":
         return tuned.base()
     folder = tiny_runs.scratch() / f"adapted-{name}"
     if name == "gpt2":
         return save_model(folder, name)
     torch.manual_seed(0)
+    experts = mixtral.MixtralConfig(**CONFIGS["llama"]().to_dict(), num_local_experts=2)
+    config = experts if name == "mixtral" else CONFIGS[name](tie_word_embeddings=True)
     with quiet():
-        model = AutoModelForCausalLM.from_config(CONFIGS[name](tie_word_embeddings=True))
+        model = AutoModelForCausalLM.from_config(config)
         model.save_pretrained(folder)
     return folder
 
 
 def load(name: str):
     """The base as transformers loads it."""
-    auto = AutoModelForCausalLM if name == "llama" else AutoModelForSequenceClassification
+    auto = (
+        AutoModelForCausalLM if name in ("llama", "mixtral") else AutoModelForSequenceClassification
+    )
     with quiet():
         return auto.from_pretrained(base(name)).eval()
 

@@ -66,6 +66,7 @@ MERGED = {
 }
 """LoRA's options that PEFT merges, each compared tensor by tensor."""
 
+EXPERTS = ["experts.gate_up_proj", "experts.down_proj"]
 BOTH = "shares its weight with"
 REFUSED = {
     "start-pissa-randomised": (TWO | {"init_lora_weights": "pissa_niter_2"}, "draws another"),
@@ -76,6 +77,12 @@ REFUSED = {
     "layers-repeated": (PROJ | {"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
     "parameters": (
         PROJ | {"target_modules": [], "target_parameters": ["q_proj.weight"]},
+        "target_parameters",
+    ),
+    "experts": (
+        PROJ
+        | {"on": "mixtral", "target_modules": [], "target_parameters": EXPERTS}
+        | {"rank_pattern": {"experts.down_proj": 2}},
         "target_parameters",
     ),
     "tied-head": (PROJ | {"target_modules": ["lm_head"]}, BOTH),
@@ -199,6 +206,17 @@ def test_an_adalora_is_what_peft_merges(tmp_path, settings):
 def test_an_ia3_is_what_peft_merges(tmp_path, where, targets, inner):
     settings = {"target_modules": targets, "feedforward_modules": inner}
     assert_is_peft_s(save(tmp_path, "IA3", on=where, **settings), where)
+
+
+def test_layers_beside_experts_are_what_peft_merges(tmp_path):
+    settings = PROJ | {"on": "mixtral", "target_parameters": EXPERTS[:1]}
+    folder = save(tmp_path, "LORA", **settings)
+    found, state = adapted.subject(folder, "mixtral"), adapted.merged_by_peft(folder, "mixtral")
+    query = "model.layers.0.self_attn.q_proj"
+    _, layer = adapted.after(found, query)
+    torch.testing.assert_close(layer.weight.float(), state[f"{query}.weight"], rtol=1e-5, atol=3e-6)
+    assert "experts" in str(found.objection("model.layers.0.mlp.experts"))
+    assert not [promise.words for promise in promises(found) if promise.holds is False]
 
 
 def test_rows_beyond_the_base_s_vocabulary_ask_for_a_larger_one(tmp_path):

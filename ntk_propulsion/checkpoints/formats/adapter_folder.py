@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ntk_propulsion.errors import InputError, shown
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 CONFIG = "adapter_config.json"
+_KIND = re.compile(r"[A-Za-z0-9_]{1,40}")
 _MOST = 1000
 """Entries of a folder that are looked at for adapters below it."""
 
@@ -90,8 +92,10 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
     if path is None:
         raise InputError(f"{folder} has an adapter's weights but no {CONFIG}")
     config = read_json(path)
-    if not isinstance(config.get("peft_type"), str):
-        raise InputError(f"{path} does not say what kind of adapter this is (peft_type)")
+    kind = config.get("peft_type")
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        said = f": {shown(kind)} is none" if isinstance(kind, str) else ""
+        raise InputError(f"{path} does not say what kind of adapter this is (peft_type){said}")
     return config
 
 

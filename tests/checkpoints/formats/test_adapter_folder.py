@@ -13,6 +13,9 @@ def test_an_adapter_without_configuration_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(InputError, match="peft_type"):
         open_checkpoint(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "\\u001b[31m<b>"}')
+    with pytest.raises(InputError, match=r"\(peft_type\): '\\x1b\[31m<b>' is none"):
+        open_checkpoint(tmp_path)
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     assert open_checkpoint(tmp_path).adapter_config == {"peft_type": "LORA"}
 
