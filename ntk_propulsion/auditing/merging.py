@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from ntk_propulsion.auditing.adapters import MERGE_FIRST
 from ntk_propulsion.auditing.families import PREFIX, SHARED, WHOLE
 from ntk_propulsion.auditing.inapplicable import InapplicableError
-from ntk_propulsion.auditing.told import Sizes, told
+from ntk_propulsion.auditing.told import Sizes, targets, told
 from ntk_propulsion.checkpoints import align
 from ntk_propulsion.errors import InputError, shown
 from ntk_propulsion.models.skeletons import build_skeleton
@@ -94,7 +94,9 @@ def _loaded(subject: Subject, seed: int) -> Layers:
     ):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        merged = _merged(kind, _adapted(peft, model, tensors, settings, set(places.values())))
+        merged = _merged(
+            kind, _adapted(peft, model, tensors, settings, set(targets(subject, places)))
+        )
     return {module: _layer(merged, place) for module, place in places.items()}
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ntk_propulsion.auditing.adapters import INERT, MERGE_FIRST, inert, of_module
+from ntk_propulsion.auditing.adapters import INERT, MERGE_FIRST, inert, of_module, token_rows
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.errors import InputError, shown
 
@@ -85,7 +85,7 @@ def told(subject: Subject, places: Mapping[str, str], sizes: Sizes, class_: Any)
     """
     kind, config = str(subject.dialect.peft_type), subject.tuned.adapter_config
     settings: Settings = {"peft_type": kind, "inference_mode": True}
-    settings["target_modules"] = _targets(list(places.values()))
+    settings["target_modules"] = _targets(targets(subject, places))
     known = _defaults(class_)
     if "progressbar" in known:
         settings["progressbar"] = False
@@ -101,7 +101,10 @@ def told(subject: Subject, places: Mapping[str, str], sizes: Sizes, class_: Any)
             continue
         if value == known[key] and type(value) is type(known[key]):
             continue
-        settings[key] = _value(subject, places, sizes, key, value)
+        if key == "trainable_token_indices":
+            settings[key] = _rows(subject, places)
+        else:
+            settings[key] = _value(subject, places, sizes, key, value)
     _check_numbers(kind, settings, sizes)
     return settings
 
@@ -112,6 +115,23 @@ def _defaults(class_: Any) -> Settings:
     for each in dataclasses.fields(class_):
         make = each.default_factory
         found[each.name] = each.default if make is dataclasses.MISSING else make()
+    return found
+
+
+def targets(subject: Subject, places: Mapping[str, str]) -> list[str]:
+    """Return the model's names of the modules that are targets: not of those with rows alone."""
+    rows = _rows(subject, places)
+    return [place for place in places.values() if place not in rows]
+
+
+def _rows(subject: Subject, places: Mapping[str, str]) -> dict[str, list[int]]:
+    """Return the rows of tables that were trained by themselves, by the model's names of them."""
+    found = {}
+    for module, place in places.items():
+        plain = subject.modules[module]
+        keys = subject.dialect.factors[plain]
+        if keys and all(".token_adapter." in key for key in keys):
+            found[place] = token_rows(plain, subject.tuned.adapter_config)
     return found
 
 

@@ -22,7 +22,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.quiet import quiet
 from tests import tiny_runs
 from tests.auditing import tuned
-from tests.auditing.adapted import KNOWN, MADE, TARGETS, assert_refused
+from tests.auditing.adapted import KNOWN, MADE, TARGETS, assert_is_peft_s, assert_refused
 from tests.tiny_folders import save_model
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
@@ -348,3 +348,25 @@ def test_modules_whose_names_end_with_another_s_are_told_apart(tmp_path):
     assert any(m.endswith("attention.output.dense") for m in found.modules)
     with quiet():
         assert_layers_are(found, model.merge_and_unload().state_dict())
+
+
+def test_closed_forms_need_no_peft_and_other_settings_say_that_they_do(tmp_path, monkeypatch):
+    path, model = saved(tmp_path / "plain", "LORA", r=4, init_lora_weights="pissa", **TARGETS)
+    other, _ = saved(tmp_path / "other", "LORA", r=4, kasa_config={}, **TARGETS)
+    change(other, kasa_config={"beta": 0.1})
+    with quiet():
+        state = model.merge_and_unload().state_dict()
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert_refused(other, "LORA adapters with 'kasa_config' are merged through peft: pip install")
+    found = subject(path)
+    for module in found.modules:
+        layer = found.after(module, found.own(module, found.layer(module)))
+        wanted = state[f"{module}.weight"].double()
+        torch.testing.assert_close(layer.weight, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_factors_in_half_precision_are_taken_as_they_are(tmp_path):
+    path, _ = saved(tmp_path, "LOHA", r=4, **TARGETS)
+    file = path / "adapter_model.safetensors"
+    save_file({name: t.bfloat16() for name, t in load_file(file).items()}, file)
+    assert_is_peft_s(path)

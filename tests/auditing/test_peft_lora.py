@@ -59,6 +59,8 @@ MERGED = {
     "mica-embedding": WORDS | {"init_lora_weights": "mica"},
     "velora": TWO | {"velora_config": {"num_groups": 4}},
     "kasa": TWO | {"kasa_config": {"beta": 0.1}},
+    "kasa-tokens": TWO | {"kasa_config": {"beta": 0.1}, "trainable_token_indices": [3, 1]},
+    "velora-tokens": PROJ | {"velora_config": {"num_groups": 2}, "trainable_token_indices": [2]},
     "kasa-patterns": TWO | PATTERNS | {"kasa_config": {"beta": 0.1}},
     "bdlora": TWO | {"use_bdlora": BLOCKS},
     "monteclora": TWO | {"monteclora_config": {}},

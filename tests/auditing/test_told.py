@@ -34,7 +34,7 @@ SIZES = Sizes(5000, 1000, 64, 48)
 def subject(config, kind="LOHA", places=("a.query", "b.key")):
     modules = dict.fromkeys(places)
     return SimpleNamespace(
-        dialect=Dialect("peft", {}, peft_type=kind),
+        dialect=Dialect("peft", {}, factors=dict.fromkeys(places, ("k",)), peft_type=kind),
         tuned=SimpleNamespace(adapter_config={"peft_type": kind} | config),
         modules={module: module for module in modules},
         base={f"{module}.weight": TensorInfo((16, 32), torch.float32) for module in modules},
