@@ -182,8 +182,10 @@ def of_module(module: str, config: Mapping[str, Any], pattern: str, default: Any
         InapplicableError: A pattern cannot be matched in bounded time.
     """
     patterns = config.get(pattern)
-    if not isinstance(patterns, Mapping):
+    if not patterns:
         return default
+    if not isinstance(patterns, Mapping):
+        raise InapplicableError(f"{pattern} is no list of modules with a setting each")
     try:
         found = first_match(tuple(patterns), module)
     except InapplicableError as reason:

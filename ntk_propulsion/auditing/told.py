@@ -149,7 +149,7 @@ def _value(subject: Subject, places: Mapping[str, str], sizes: Sizes, key: str, 
         InapplicableError: It is nothing that PEFT is told.
         InputError: A number in it is too large.
     """
-    if key.endswith("_pattern") and isinstance(value, Mapping):
+    if key.endswith("_pattern") and value:
         return _pattern(subject, places, sizes, key)
     if _harmless(key, value, sizes.largest):
         return value
@@ -173,10 +173,11 @@ def _pattern(subject: Subject, places: Mapping[str, str], sizes: Sizes, key: str
 
     Longest names first: PEFT takes the first that a module's name ends with.
     """
-    config = subject.tuned.adapter_config
-    kind, plain = subject.dialect.peft_type, all(map(_NAME.fullmatch, config[key]))
-    if kind not in _BY_KEY and not (kind in _BY_NAME and plain):
-        raise InapplicableError(f"{shown(key)} holds more than names of modules: {MERGE_FIRST}")
+    config, kind = subject.tuned.adapter_config, subject.dialect.peft_type
+    names = config[key] if isinstance(config[key], Mapping) else ()
+    plain = bool(names) and all(map(_NAME.fullmatch, names))
+    if not names or (kind not in _BY_KEY and not (kind in _BY_NAME and plain)):
+        raise InapplicableError(f"{shown(key)} holds other than names of modules: {MERGE_FIRST}")
     found = {}
     for module, place in places.items():
         value = of_module(subject.modules[module], config, key, None)

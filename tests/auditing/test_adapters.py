@@ -68,7 +68,9 @@ def test_patterns_are_taken_in_their_order():
     assert of_module("bert.layer.1.key", config, "rank_pattern", 8) == 3
     assert of_module("bert.key", config, "rank_pattern", 8) == 5
     assert of_module("x.bert.key", config, "rank_pattern", 8) == 8
-    assert of_module("x", {"rank_pattern": ["x"]}, "rank_pattern", 8) == 8
+    assert of_module("x", {"rank_pattern": None}, "rank_pattern", 8) == 8
+    with pytest.raises(InapplicableError, match="rank_pattern is no list"):
+        of_module("x", {"rank_pattern": ["x"]}, "rank_pattern", 8)
     with pytest.raises(InapplicableError, match="rank_pattern: the pattern"):
         of_module("x", {"rank_pattern": {"(?=x)x": 1}}, "rank_pattern", 8)
 

@@ -121,8 +121,8 @@ def test_a_place_inside_the_largest_weight_but_outside_its_own_is_refused(tmp_pa
 @pytest.mark.parametrize(
     ("kind", "changes", "words"),
     [
-        ("OSF", {"rank_pattern": {"query": 2}}, "more than names of modules"),
-        ("C3A", {"block_size_pattern": {"q.*y": 8}}, "more than names of modules"),
+        ("OSF", {"rank_pattern": {"query": 2}}, "other than names of modules"),
+        ("C3A", {"block_size_pattern": {"q.*y": 8}}, "other than names of modules"),
         ("LOHA", {"init_weights": "a path / of a stranger"}, "is not told"),
         ("LOHA", {"a_later_setting": 3}, "does not know for LOHA"),
     ],

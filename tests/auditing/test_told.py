@@ -72,6 +72,8 @@ def test_parts_and_lists_of_numbers_and_words_are_told():
         ({"token_indices": ["x" * 41]}, "'token_indices' to what peft is not told"),
         ({"unheard_of": 1}, "sets 'unheard_of', which the installed peft does not know"),
         ({"rank_pattern": {"query": "x y"}}, "gives a.query no number"),
+        ({"rank_pattern": ["query"]}, "other than names of modules"),
+        ({"rank_pattern": 3}, "other than names of modules"),
     ],
 )
 def test_what_is_neither_told_nor_without_effect_is_refused_by_name(config, words):
@@ -112,7 +114,7 @@ def test_patterns_become_full_names_the_longest_first():
 
 @pytest.mark.parametrize("kind", ["C3A", "OSF"])
 def test_patterns_of_kinds_with_a_way_of_their_own_are_names_or_refused(kind):
-    with pytest.raises(InapplicableError, match="more than names of modules"):
+    with pytest.raises(InapplicableError, match="other than names of modules"):
         say({"rank_pattern": {"q.*": 2}}, kind)
     if kind == "C3A":
         assert say({"rank_pattern": {"query": 2}}, kind)["rank_pattern"] == {"m.a.query": 2}
