@@ -57,12 +57,6 @@ _MARKS = {
 _TRAINED_NORM = ".ln_tuning_layers."
 
 
-def no_weight(dialect: Dialect) -> str | None:
-    """Return why an adapter is no change of weights, None if it may be one."""
-    reason = UNMERGEABLE.get(str(dialect.peft_type))
-    return None if reason is None else f"{dialect.peft_type} {reason}"
-
-
 def regrouped(dialect: Dialect) -> Dialect:
     """Return the dialect with each of a PEFT adapter's keys put to the module that it is of.
 

@@ -12,6 +12,7 @@ from ntk_propulsion.auditing.adapters import (
     targeted_parameter,
     token_rows,
 )
+from ntk_propulsion.auditing.families import UNMERGEABLE
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.checkpoints import Dialect
 from ntk_propulsion.checkpoints.tensor_file import TensorInfo
@@ -52,6 +53,11 @@ def test_an_adapter_goes_the_way_that_its_settings_ask_for(kind, config, how):
     assert found.how == how
     assert bool(found.reason) is (how in ("none", "refused"))
     assert len(found.reason) < 300
+
+
+@pytest.mark.parametrize("kind", UNMERGEABLE)
+def test_a_kind_that_changes_no_weight_says_why(kind):
+    assert route(kind, {}).reason == f"{kind} {UNMERGEABLE[kind]}"
 
 
 def test_what_peft_is_needed_for_is_said():
