@@ -18,6 +18,7 @@ from ntk_propulsion.auditing.integrity import integrity
 from ntk_propulsion.auditing.kernels import Points, kernel_results
 from ntk_propulsion.auditing.kinds import kind_of
 from ntk_propulsion.auditing.models import Ground, prepare_ground
+from ntk_propulsion.auditing.pairing import open_subject
 from ntk_propulsion.auditing.promises import promises
 from ntk_propulsion.auditing.results import (
     Audit,
@@ -25,7 +26,7 @@ from ntk_propulsion.auditing.results import (
     AuditResults,
 )
 from ntk_propulsion.auditing.settings import AuditSettings
-from ntk_propulsion.auditing.subject import Subject, open_subject
+from ntk_propulsion.auditing.subject import Subject
 from ntk_propulsion.auditing.vectors import compare_vectors, vector_results
 from ntk_propulsion.auditing.verdicts import answer, verdicts
 from ntk_propulsion.auditing.weights import Weights, compare_weights

@@ -12,12 +12,22 @@ PREFIX = "base_model.model."
 SHARED = ("", "base_model")
 """Not modules: what an adapter keeps once for all of them (VeRA's projections, prompts)."""
 
+CLOSED = ("LORA", "ADALORA", "IA3")
+"""Kinds with a closed form here, for the settings that were compared with PEFT's merge."""
+
+PLAIN = ("LN_TUNING",)
+"""Kinds that keep trained tensors as they are, and no factors."""
+
 MERGED = (
-    "ADAMSS", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA",
-    "HRA", "LOHA", "LOKR", "MISS", "OFT", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD",
-    "TINYLORA", "TRAINABLE_TOKENS", "VBLORA", "VERA", "WAVEFT",
+    "ADAMSS", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "FROD", "GLORA", "GRALORA",
+    "HIRA", "HRA", "LOHA", "LOKR", "MISS", "OFT", "OSF", "PEANUT", "PSOFT", "PVERA", "RANDLORA",
+    "ROAD", "SHIRA", "SUPERTUNING", "TINYLORA", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "VERA",
+    "WAVEFT",
 )  # fmt: skip
 """Kinds without a closed form here, that PEFT merges."""
+
+WHOLE = re.compile(r"indices|_s_size")
+"""Keys of factors that are whole numbers: places of a sparse change, and its size."""
 
 _TOKENS = "adds virtual tokens to the input and changes no weight"
 _KEYS = "adds keys and values to the attention and changes no weight"
@@ -47,12 +57,6 @@ _MARKS = {
 _TRAINED_NORM = ".ln_tuning_layers."
 
 
-def no_weight(dialect: Dialect) -> str | None:
-    """Return why an adapter is no change of weights, None if it may be one."""
-    reason = UNMERGEABLE.get(str(dialect.peft_type))
-    return None if reason is None else f"{dialect.peft_type} {reason}"
-
-
 def regrouped(dialect: Dialect) -> Dialect:
     """Return the dialect with each of a PEFT adapter's keys put to the module that it is of.
 
@@ -60,7 +64,7 @@ def regrouped(dialect: Dialect) -> Dialect:
     tuning has no factors: it keeps trained norms.
     """
     kind = str(dialect.peft_type)
-    if kind == "LN_TUNING":
+    if kind in PLAIN:
         return _trained_norms(dialect)
     if kind not in MERGED and kind not in UNMERGEABLE:
         return dialect

@@ -3,14 +3,14 @@
 PEFT sees nothing of a stranger's files: it loads a folder that is written for it, of tensors that
 were read and checked, and of settings that are numbers and short words. Modules are named one by
 one, so that no pattern of a stranger is ever searched for; no name of a model, a tokenizer, a class
-or a module is passed on.
+or a module is passed on. It loads twice, with other random numbers: what differs then is not in
+the files.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from ntk_propulsion.auditing.factors import MERGE_FIRST, of_module
-from ntk_propulsion.auditing.families import PREFIX, SHARED
+from ntk_propulsion.auditing.adapters import MERGE_FIRST
+from ntk_propulsion.auditing.families import PREFIX, SHARED, WHOLE
 from ntk_propulsion.auditing.inapplicable import InapplicableError
+from ntk_propulsion.auditing.told import Sizes, targets, told
 from ntk_propulsion.checkpoints import align
 from ntk_propulsion.errors import InputError, shown
 from ntk_propulsion.models.skeletons import build_skeleton
@@ -33,41 +35,76 @@ if TYPE_CHECKING:
     from ntk_propulsion.auditing.subject import Subject
 
 State = dict[str, Tensor]
+Layers = dict[str, tuple[Tensor, Tensor | None]]
 Settings = dict[str, Any]
-_WORD = re.compile(r"[\w.+-]{0,40}")
-_LEFT_OUT = re.compile(
-    r"path|revision|mapping|version|target|modules|layers|bias$|task_type|inference_mode|megatron"
-)
-"""Settings that PEFT is not told: what to fetch or import, and what is written anew."""
-_UNBOUNDED = re.compile(r"seed|key|alpha|scal|lambda|warmup|interval")
-"""Settings that are no sizes: seeds, scales and the schedule of a training."""
-_FEW = 4096
-"""A whole number in the settings may be as large as this, or as a dimension of the tensors."""
 
 
-def merged_layers(subject: Subject) -> dict[str, tuple[Tensor, Tensor | None]]:
+def merged_layers(subject: Subject) -> Layers:
     """Return weight and bias of every adapted layer by module, as PEFT merges them, in float32.
 
     One whole model is in memory meanwhile.
 
     Raises:
-        InapplicableError: PEFT is not there or cannot merge this kind, or the base makes no model.
+        InapplicableError: PEFT is not there or cannot merge this kind, its load draws random
+            numbers, or the base makes no model.
         InputError: The adapter's tensors or settings fit neither each other nor the base.
     """
+    first = {module: _prints(layer) for module, layer in _loaded(subject, seed=1).items()}
+    layers = _loaded(subject, seed=0)
+    for module, layer in layers.items():
+        if not all(map(_same, first[module], _prints(layer))):
+            raise InapplicableError(
+                f"PEFT's load of this {subject.dialect.peft_type} adapter draws numbers that its "
+                f"files do not hold ({module} comes out otherwise each time): merge it "
+                "(merge_and_unload) where it was trained and audit the merged model"
+            )
+    return layers
+
+
+def _prints(layer: tuple[Tensor, Tensor | None]) -> list[Tensor]:
+    """Return a few sums of each row of a layer, by which two loads are compared."""
+    draws = torch.Generator().manual_seed(0)
+    made = []
+    for tensor in layer:
+        if tensor is not None and tensor.ndim:
+            probe = torch.randn((tensor.shape[-1], 2), generator=draws)
+            made.append(tensor.float() @ probe)
+    return made
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two loads give the same, up to the order in which sums were taken."""
+    size = one.abs().max().nan_to_num().item() if one.numel() else 0.0
+    return torch.allclose(one, other, rtol=1e-5, atol=1e-5 * size, equal_nan=True)
+
+
+def _loaded(subject: Subject, seed: int) -> Layers:
+    """Return the layers that PEFT makes with random numbers of a seed."""
     kind = str(subject.dialect.peft_type)
-    peft = _peft(kind)
+    peft = _peft(kind, subject.route.option)
     model, places = _model(subject)
     tensors = _renamed(subject, places)
-    settings = _settings(subject, places, tensors)
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), quiet():
+    defaults = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[kind]
+    settings = told(subject, places, Sizes.of(subject, tensors), defaults)
+    with (
+        warnings.catch_warnings(),
+        torch.random.fork_rng(devices=[]),
+        torch.sparse.check_sparse_tensor_invariants(),
+        quiet(),
+    ):
         warnings.simplefilter("ignore")
-        torch.manual_seed(0)
-        merged = _merged(kind, _adapted(peft, kind, model, tensors, settings))
+        torch.manual_seed(seed)
+        merged = _merged(
+            kind, _adapted(peft, model, tensors, settings, set(targets(subject, places)))
+        )
     return {module: _layer(merged, place) for module, place in places.items()}
 
 
-def _adapted(peft: Any, kind: str, model: nn.Module, tensors: State, settings: Settings) -> Any:
+def _adapted(
+    peft: Any, model: nn.Module, tensors: State, settings: Settings, wanted: set[str]
+) -> Any:
     """Return the model with the adapter, which PEFT loads from a folder that is written for it."""
+    kind = settings["peft_type"]
     with tempfile.TemporaryDirectory(prefix="ntk_propulsion-") as folder:
         save_file(tensors, Path(folder) / "adapter_model.safetensors")
         (Path(folder) / "adapter_config.json").write_text(json.dumps(settings))
@@ -79,7 +116,7 @@ def _adapted(peft: Any, kind: str, model: nn.Module, tensors: State, settings: S
             targets = set(adapted.base_model.targeted_module_names)
         except Exception as error:  # as many kinds as adapters that make no sense
             raise InputError(_unfit(kind, error)) from None
-    _check(kind, tensors, held, targets, set(settings["target_modules"]))
+    _check(kind, tensors, held, targets, wanted)
     return adapted
 
 
@@ -93,14 +130,15 @@ def _merged(kind: str, adapted: Any) -> nn.Module:
     return merged
 
 
-def _peft(kind: str) -> Any:
+def _peft(kind: str, option: str) -> Any:
     """Return the package, if it is there and knows the kind."""
     try:
         import peft
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     except ImportError:
+        what = f"{kind} adapters with {shown(option)}" if option else f"{kind} adapters"
         raise InapplicableError(
-            f"{kind} adapters are merged through peft: pip install 'ntk_propulsion[peft]'"
+            f"{what} are merged through peft: pip install 'ntk_propulsion[peft]'"
         ) from None
     if kind not in {known.value for known in PEFT_TYPE_TO_CONFIG_MAPPING}:
         raise InapplicableError(f"the installed peft {peft.__version__} knows no {kind} adapters")
@@ -131,6 +169,8 @@ def _model(subject: Subject) -> tuple[nn.Module, dict[str, str]]:
     }
     state = {place: _own(subject, name) for name, place in name_of.items()}
     model.load_state_dict(state, strict=False, assign=True)
+    if isinstance(model, PreTrainedModel):
+        model.tie_weights()
     places = {}
     for module in subject.modules:
         if f"{module}.weight" not in name_of:
@@ -151,76 +191,34 @@ def _own(subject: Subject, name: str) -> Tensor:
 def _renamed(subject: Subject, places: Mapping[str, str]) -> State:
     """Return the adapter's factors, named as PEFT names those of the model."""
     plain = {subject.modules[module]: place for module, place in places.items()}
+    most = max(math.prod(subject.base[f"{module}.weight"].shape) for module in places)
     tensors = {}
     for module, keys in subject.dialect.factors.items():
         for key in keys:
-            tensor = subject.tuned.tensor(key)
-            if not tensor.is_floating_point():
-                # PEFT trusts indices: one beyond the weight would be written where it points.
-                raise InapplicableError(
-                    f"{shown(key)} holds whole numbers, which are no factors: {MERGE_FIRST}"
-                )
+            tensor = _factor(key, subject.tuned.tensor(key), most)
             if module not in SHARED:
                 rest = key.removeprefix(PREFIX).removeprefix(module)
                 key = f"{PREFIX}{plain[module]}{rest}"
-            tensors[key] = tensor.float().contiguous()
+            tensors[key] = tensor
     return tensors
 
 
-def _settings(subject: Subject, places: Mapping[str, str], tensors: State) -> Settings:
-    """Return what PEFT is told: the adapter's numbers and words, and the modules by name."""
-    config = subject.tuned.adapter_config
-    bases = [subject.base[f"{module}.weight"].shape for module in places]
-    largest = max([_FEW, *(n for shape in bases for n in shape)])
-    largest = max([largest, *(n for tensor in tensors.values() for n in tensor.shape)])
-    settings: Settings = {
-        "peft_type": subject.dialect.peft_type,
-        "target_modules": list(places.values()),
-        "inference_mode": True,
-    }
-    for key, value in config.items():
-        if key in settings or _LEFT_OUT.search(key):
-            continue
-        if key.endswith("_pattern"):
-            value = _pattern(subject, places, config, key, largest)
-        elif not _harmless(key, value, largest):
-            continue
-        settings[key] = value
-    return settings
-
-
-def _pattern(
-    subject: Subject, places: Mapping[str, str], config: Mapping[str, Any], key: str, largest: int
-) -> Settings:
-    """Return a setting of each module that a pattern gives its own, by the module's full name."""
-    found = {}
-    for module, place in places.items():
-        value = of_module(subject.modules[module], config, key, None)
-        if value is not None and _harmless(key, value, largest):
-            found[place] = value
-    return found
-
-
-def _harmless(key: str, value: Any, largest: int) -> bool:
-    """Tell whether a setting is a number or a short word, or else to be left out.
+def _factor(key: str, tensor: Tensor, most: int) -> Tensor:
+    """Return a factor in float32, or places of a sparse change as they are, checked.
 
     Raises:
-        InputError: A number is not finite, or a size larger than any of the adapter's or of its
-            layers.
+        InapplicableError: Whole numbers stand where factors should, or are no places.
     """
-    if isinstance(value, bool) or value is None:
-        return True
-    if isinstance(value, list):
-        return key == "token_indices" and all(type(i) is int and abs(i) < 2**31 for i in value)
-    if isinstance(value, str):
-        return _WORD.fullmatch(value) is not None
-    if not isinstance(value, int | float):
-        return False
-    size = isinstance(value, int) and not _UNBOUNDED.search(key)
-    if abs(value) > (largest if size else 2**63) or not math.isfinite(value):
-        said = shown(str(value))
-        raise InputError(f"adapter_config.json says {shown(key)} {said}, and no tensor is so large")
-    return True
+    if tensor.is_floating_point():
+        return tensor.float().contiguous()
+    inside = not tensor.is_complex() and tensor.dtype != torch.bool
+    if inside and tensor.numel():
+        inside = int(tensor.min()) >= 0 and int(tensor.max()) < most
+    if not inside or not WHOLE.search(key):
+        raise InapplicableError(
+            f"{shown(key)} holds whole numbers, which are no factors: {MERGE_FIRST}"
+        )
+    return tensor.contiguous()
 
 
 def _check(kind: str, tensors: State, held: State, targets: set[str], wanted: set[str]) -> None:
@@ -237,9 +235,9 @@ def _check(kind: str, tensors: State, held: State, targets: set[str], wanted: se
 
 def _unfit(kind: str, error: Exception) -> str:
     said = str(error).strip().splitlines() or [type(error).__name__]
-    return (
-        f"peft cannot load the {kind} adapter on this base ({shown(said[-1].strip())}): give the "
-        "adapter's own base"
+    sizes = "size mismatch" in str(error) or "shape" in str(error)
+    return f"peft cannot load the {kind} adapter on this base ({shown(said[-1].strip())})" + (
+        ": its settings, its tensors and the base do not fit each other" if sizes else ""
     )
 
 

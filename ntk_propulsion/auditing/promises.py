@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
+from ntk_propulsion.auditing.adapters import named, of_module, targeted_parameter
 from ntk_propulsion.auditing.checkpoint import Promise
+from ntk_propulsion.auditing.factors import pruned_rank
+from ntk_propulsion.auditing.patterns import matches
 from ntk_propulsion.auditing.subject import Subject, real
 from ntk_propulsion.checkpoints import align
 from ntk_propulsion.errors import InputError, shown
@@ -142,17 +147,29 @@ def _frozen_keys(subject: Subject) -> dict[str, str | None]:
 
 
 def _rank(subject: Subject) -> Counted:
-    """Compare the ranks of the factors with the configuration's r."""
-    config = subject.tuned.adapter_config
-    rank = config.get("init_r" if subject.dialect.peft_type == "ADALORA" else "r")
-    keys = [k for ks in subject.dialect.factors.values() for k in ks if ".lora_A" in k]
-    if not isinstance(rank, int) or not keys:
-        raise InputError(f"{subject.dialect.peft_type} has no rank")
-    if config.get("rank_pattern"):
-        raise InputError("rank_pattern gives layers ranks of their own")
-    ranks = tuple(sorted({subject.tuned[key].shape[0] for key in keys}))
-    words = f"adapter_config.json says rank {rank}, the factors have {', '.join(map(str, ranks))}"
-    return rank, ranks, ranks == (rank,), words
+    """Compare the ranks of the factors with what the configuration gives each module."""
+    config, kind = subject.tuned.adapter_config, subject.dialect.peft_type
+    told: dict[str, object] = {}
+    found: dict[str, int] = {}
+    for module, keys in subject.dialect.factors.items():
+        for key in () if targeted_parameter(module, config) else keys:
+            if re.search(r"\.lora_(embedding_)?A(\.|$)", key):
+                found[module] = subject.tuned[key].shape[0]
+                default = config.get("r")
+                told[module] = (
+                    pruned_rank(module, config)
+                    if kind == "ADALORA"
+                    else of_module(module, config, "rank_pattern", default)
+                )
+    if not found or not all(type(rank) is int for rank in told.values()):
+        raise InputError(f"{kind} has no rank")
+    ranks, wanted = (sorted({int(str(r)) for r in each.values()}) for each in (found, told))
+    said, held = (", ".join(map(str, each)) for each in (wanted, ranks))
+    other = [module for module in found if found[module] != told[module]]
+    words = f"adapter_config.json says rank {said}, the factors have {held}"
+    if other and wanted == ranks:
+        words += f", but not in the same modules, e.g. {shown(other[0])}"
+    return wanted[0] if len(wanted) == 1 else said, tuple(ranks), not other, words
 
 
 def _tokens(subject: Subject) -> Counted:
@@ -168,17 +185,44 @@ def _tokens(subject: Subject) -> Counted:
 
 
 def _targets(subject: Subject) -> Counted:
-    """Compare the adapted modules with the configuration's list of their names."""
-    targets = subject.tuned.adapter_config.get("target_modules")
-    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
+    """Compare the adapted modules with the configuration's names of them, or with its pattern."""
+    config = subject.tuned.adapter_config
+    targets = config.get("target_modules")
+    if targets == "all-linear":
+        raise InputError("target_modules says all-linear, which names no module")
+    pattern = isinstance(targets, str)
+    names = [targets] if pattern else targets
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError("target_modules is no list of names")
-    modules = list(subject.modules.values())
-    stray = [m for m in modules if not any(m == t or m.endswith(f".{t}") for t in targets)]
-    unused = [t for t in targets if not any(m == t or m.endswith(f".{t}") for m in modules)]
+    take = matches if pattern else _named
+    modules = [module for module in subject.modules.values() if _targeted(subject, module)]
+    stray = [m for m in modules if not any(take(t, m) for t in names)]
+    unused = [t for t in names if not any(take(t, m) for m in modules) and not _left_out(t, config)]
     words = f"{len(modules)} modules are adapted, all of them targets and every target among them"
     if stray or unused:
         words = (
             f"{len(stray)} adapted modules are no targets and {len(unused)} targets are not "
             f"adapted, e.g. {shown([*stray, *unused][0])}"
         )
-    return len(targets), len(modules), not stray and not unused, words
+    return len(names), len(modules), not stray and not unused, words
+
+
+def _left_out(target: str, config: Mapping[str, Any]) -> bool:
+    """Tell whether a target need not be adapted: excluded, or not of the layers that are chosen."""
+    if config.get("layers_to_transform") is not None:
+        return True
+    excluded = config.get("exclude_modules")
+    return matches(excluded, target) if isinstance(excluded, str) else named(target, excluded)
+
+
+def _named(target: str, module: str) -> bool:
+    return named(module, [target])
+
+
+def _targeted(subject: Subject, module: str) -> bool:
+    """Tell whether a module is adapted as a target: not for trained rows, a parameter or a tie."""
+    config = subject.tuned.adapter_config
+    keys = subject.dialect.factors.get(module, ("",))
+    rows = config.get("trainable_token_indices") and all(".trainable_tokens_" in k for k in keys)
+    tied = config.get("ensure_weight_tying") and role_of(module) in ("head", "embedding")
+    return not rows and not tied and not targeted_parameter(module, config)

@@ -93,9 +93,6 @@ def check_sizes(
     name = others[0]
     before, after = base[name], tuned[paired[name]]
     said = f"{shown(paired[name])} has shape {after.shape}, the base's has {before.shape}"
-    if not after.dtype.is_floating_point:
-        kind = str(after.dtype).removeprefix("torch.")
-        raise InputError(f"{said} and it holds {kind}, packed or quantised: dequantise it first")
     raise InputError(
         f"{said}; {len(others)} of {len(paired)} tensors differ in size, and not in a table's rows "
         "alone: this is a model of another size or layout, no tuning of this base"

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ntk_propulsion.auditing.adapters import (
+    PARAMETERS,
+    Route,
+    route,
+    targeted_parameter,
+)
 from ntk_propulsion.auditing.factors import updated_layer
-from ntk_propulsion.auditing.families import MERGED, SHARED, no_weight, regrouped
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.merging import merged_layers
-from ntk_propulsion.auditing.resizing import Rows, check_sizes, resized_rows
-from ntk_propulsion.checkpoints import Alignment, Checkpoint, Dialect, align, recognise
-from ntk_propulsion.checkpoints.alignment import WRAPPERS
-from ntk_propulsion.errors import InputError, shown
+from ntk_propulsion.auditing.resizing import Rows, resized_rows
+from ntk_propulsion.auditing.tied import tied_modules
+from ntk_propulsion.checkpoints import Alignment, Checkpoint, Dialect
 from ntk_propulsion.models.roles import role_of
-from ntk_propulsion.propulsion.layers import check_degree
 from ntk_propulsion.propulsion.pooling import pool
 from ntk_propulsion.theory.changes import OUTPUT_AXIS, LayerWeights
 
@@ -61,15 +64,20 @@ class Subject:
         """Whether the file holds weights of the base, not an adapter's numbers alone."""
         return any(role == "base weight" for role in self.dialect.roles.values())
 
+    @cached_property
+    def route(self) -> Route:
+        """How a PEFT adapter becomes plain layers."""
+        return route(str(self.dialect.peft_type), self.tuned.adapter_config)
+
     @property
     def unmergeable(self) -> str | None:
         """Why the tuning is no change of weights, None if it may be one."""
-        return no_weight(self.dialect)
+        return self.route.reason if self.route.how == "none" else None
 
-    @property
-    def is_merged_by_peft(self) -> bool:
-        """Whether PEFT has to merge it: its layers need the whole model."""
-        return self.dialect.peft_type in MERGED
+    @cached_property
+    def tied(self) -> dict[str, str]:
+        """Why adapted modules that share their weight have no merged layer, by module."""
+        return tied_modules(self) if self.dialect.factors else {}
 
     @cached_property
     def extra(self) -> tuple[str, ...]:
@@ -91,7 +99,11 @@ class Subject:
                 name: real(self.tuned.tensor(factors[plain][0])).double().reshape(-1)
                 for name, plain in self.modules.items()
             }
-        return {name: self._pooled(plain) for name, plain in self.modules.items() if self._z(plain)}
+        return {
+            name: self._pooled(plain)
+            for name, plain in self.modules.items()
+            if self.vector_keys(plain)
+        }
 
     def layer(self, module: str) -> LayerWeights | None:
         """Return a layer of the base; None if the base has no matrix of that name."""
@@ -150,10 +162,13 @@ class Subject:
         """
         plain = self.modules.get(module)
         if plain is None:
+            if module in self.tied:
+                raise InapplicableError(self.tied[module])
             return own
-        if self.unmergeable:
-            raise InapplicableError(self.unmergeable)
-        if self.is_merged_by_peft:
+        refusal = self._refusal(module)
+        if refusal:
+            raise InapplicableError(refusal)
+        if self.route.how == "peft":
             return self._merged(module, own)
         if plain in self.dialect.factors:
             keys = self.dialect.factors[plain]
@@ -166,7 +181,9 @@ class Subject:
         return LayerWeights(weight, bias, own.kind)
 
     def objection(self, module: str) -> str | None:
-        """Return why a scaled module has no gain that a weight could take in, if it has none."""
+        """Return why a scaled or adapted module has no plain layer, if that is known beforehand."""
+        if self.modules.get(module) in self.dialect.factors:
+            return self._refusal(module)
         if module not in self.modules or self.modules[module] not in self.dialect.scalings:
             return None
         try:
@@ -206,6 +223,14 @@ class Subject:
                 return bias is not None and bias.shape == shape[1:] and shape[0] != shape[1]
         return False
 
+    def _refusal(self, module: str) -> str | None:
+        """Return why an adapted module has no merged layer, None if it may have one."""
+        if self.route.reason:
+            return self.route.reason
+        if targeted_parameter(self.modules[module], self.tuned.adapter_config):
+            return f"targets of {module} are {PARAMETERS}"
+        return self.tied.get(module)
+
     @cached_property
     def _by_peft(self) -> dict[str, tuple[Tensor, Tensor | None]] | InapplicableError:
         """The layers that PEFT makes, or why it makes none: a whole model is loaded only once."""
@@ -223,17 +248,20 @@ class Subject:
             raise InapplicableError(f"{module} gets a bias, which the base has not")
         return LayerWeights(weight, bias, own.kind)
 
-    def _z(self, plain: str) -> tuple[str, ...]:
+    def vector_keys(self, plain: str) -> tuple[str, ...]:
+        """Return the keys of a module's scaling vectors, by the dialect's name of the module."""
         scaling = self.dialect.scalings.get(plain)
         return scaling.keys if scaling else ()
 
-    def _several(self, module: str) -> bool:
+    def has_several(self, module: str) -> bool:
         """Tell whether a module has a table of vectors, (p, d_out)."""
-        return any(len(self.tuned[key].shape) == 2 for key in self._z(self.modules[module]))
+        return any(
+            len(self.tuned[key].shape) == 2 for key in self.vector_keys(self.modules[module])
+        )
 
     def _pooled(self, plain: str) -> Tensor:
         """Return the one vector that several keys, or several rows of one, make."""
-        vectors = [real(self.tuned.tensor(key)).double() for key in self._z(plain)]
+        vectors = [real(self.tuned.tensor(key)).double() for key in self.vector_keys(plain)]
         if self.dialect.pooling == "product":
             return torch.stack(vectors).prod(0)
         z = vectors[0]
@@ -247,7 +275,7 @@ class Subject:
                 f"{module} is scaled {place.removeprefix('output of ')}, which no weight of a "
                 "layer expresses"
             )
-        if self.dialect.pooling is None and self._several(module):
+        if self.dialect.pooling is None and self.has_several(module):
             raise InapplicableError(
                 f"{module} has several vectors, and the checkpoint does not say how they are pooled"
             )
@@ -256,120 +284,9 @@ class Subject:
         return self.vectors[module] ** self.degree
 
 
-def open_subject(base: Checkpoint, tuned: Checkpoint, degree: int | None = None) -> Subject:
-    """Put a tuned checkpoint beside its base; nothing but names and shapes is looked at.
-
-    Args:
-        base: The base.
-        tuned: What was made of it.
-        degree: The power k of the gains, where the checkpoint does not say it.
-
-    Raises:
-        InputError: Names or shapes do not fit, or the degree is not the checkpoint's.
-    """
-    dialect = regrouped(recognise(tuned))
-    plain: dict[str, str] = {}
-    for key, name in dialect.plain.items():
-        # What was trained goes before the copy of what there was.
-        if name not in plain or "modules_to_save" in key:
-            plain[name] = key
-    places = [*dialect.scalings, *dialect.factors]
-    probes = {f"{module}.weight": module for module in places if module not in SHARED}
-    aligned = _aligned(base, tuned, dialect, [*plain, *probes])
-    chain = _wrappers(aligned.tuned_prefix)
-    keys: dict[str, str] = {}
-    for name, key in plain.items():
-        keys.setdefault(aligned.pairs.get(name) or name.removeprefix(chain), key)
-    keys |= {name: plain[kept] for name, kept in aligned.tied.items() if kept in plain}
-    modules = {
-        (aligned.pairs.get(probe) or probe.removeprefix(chain)).removesuffix(".weight"): module
-        for probe, module in probes.items()
-    }
-    subject = Subject(
-        base, tuned, dialect, aligned, keys, modules, _degree(dialect, degree), _notes(dialect)
-    )
-    _check_shapes(subject)
-    if dialect.pooling is None and any(map(subject._several, modules)):
-        subject.notes.append(
-            "layers have several vectors, and the checkpoint does not say how they are pooled: "
-            "their statistics are of the average"
-        )
-    return subject
-
-
-def _aligned(base: Checkpoint, tuned: Checkpoint, dialect: Dialect, names: list[str]) -> Alignment:
-    """Pair the tuned names with the base's; what is no change of weights need not have any."""
-    try:
-        return align(
-            dict.fromkeys(names),
-            base,
-            tuned_ties=[[dialect.plain.get(key, key) for key in tie] for tie in tuned.ties],
-            base_ties=base.ties,
-        )
-    except InputError:
-        if no_weight(dialect) is None:
-            raise
-        return Alignment({}, {}, "", "", (), tuple(names), tuple(base))
-
-
 def real(tensor: Tensor) -> Tensor:
     """Return a tensor in a type that can be compared: complex as pairs, 8 bits as 32."""
     if tensor.is_complex():
         return torch.view_as_real(tensor)
     small = tensor.is_floating_point() and tensor.element_size() == 1
     return tensor.float() if small else tensor
-
-
-def _wrappers(prefix: str) -> str:
-    """Return the part of a prefix that wrappers put there, which heads have too."""
-    chain = ""
-    while found := next((w for w in WRAPPERS if prefix.startswith(chain + w)), None):
-        chain += found
-    return chain
-
-
-def _notes(dialect: Dialect) -> list[str]:
-    notes = list(dialect.notes)
-    if dialect.pooling == "product":
-        notes.append("layers with several vectors are read as one, the product of the vectors")
-    if dialect.peft_type in MERGED:
-        notes.append(
-            f"{dialect.peft_type} is merged by peft in float32: one whole model is in memory"
-        )
-    return notes
-
-
-def _degree(dialect: Dialect, asked: int | None) -> int | None:
-    """Return the degree: what the checkpoint says, else what the user says; they must agree."""
-    if dialect.peft_type == "IA3":
-        return 1
-    if asked is not None:
-        asked = check_degree(asked)
-    told = dialect.degree
-    if told is not None and asked is not None and told != asked:
-        raise InputError(f"--degree {asked}: the checkpoint says that its degree is {told}")
-    return told if told is not None else asked
-
-
-def _check_shapes(subject: Subject) -> None:
-    base, tuned = subject.base, subject.tuned
-    heads = {name for name, key in subject.keys.items() if subject.dialect.roles[key] == "head"}
-    check_sizes(base, tuned, subject.keys, {*heads, *subject.resized})
-    for module, plain in subject.modules.items():
-        known = f"{module}.weight" in base and len(base[f"{module}.weight"].shape) == 2
-        for key in subject._z(plain):
-            shape = tuned[key].shape
-            if not 1 <= len(shape) <= 2 or 0 in shape or not tuned[key].dtype.is_floating_point:
-                raise InputError(f"{shown(key)} of shape {shape} is no scaling vector")
-            if known and shape[-1] != subject.width(module):
-                raise InputError(
-                    f"{shown(key)} scales {shape[-1]} outputs, {module} of the base has "
-                    f"{subject.width(module)}: it is of a model of another size"
-                )
-    _check_alike(tuned, (subject._z(plain) for plain in subject.modules.values()))
-
-
-def _check_alike(tuned: Checkpoint, groups: Iterable[tuple[str, ...]]) -> None:
-    for keys in groups:
-        if len({tuned[key].shape for key in keys}) > 1:
-            raise InputError(f"the vectors of {shown(keys[0])} and its neighbours differ in size")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ntk_propulsion.auditing.families import MERGED, UNMERGEABLE, no_weight, regrouped
+from ntk_propulsion.auditing.families import CLOSED, MERGED, PLAIN, UNMERGEABLE, regrouped
 from ntk_propulsion.checkpoints import Dialect
 
 
@@ -18,18 +18,9 @@ def dialect(kind, keys, **changes):
     return Dialect(**fields | changes)
 
 
-def test_no_kind_is_both_merged_and_no_change_of_weights():
-    assert not set(MERGED) & set(UNMERGEABLE)
-
-
-@pytest.mark.parametrize("kind", UNMERGEABLE)
-def test_a_kind_that_changes_no_weight_says_why(kind):
-    assert no_weight(dialect(kind, ())) == f"{kind} {UNMERGEABLE[kind]}"
-
-
-@pytest.mark.parametrize("kind", ["LORA", None, *MERGED])
-def test_other_kinds_may_be_a_change_of_weights(kind):
-    assert no_weight(dialect(kind, ())) is None
+def test_a_kind_is_of_one_family():
+    kinds = [*CLOSED, *PLAIN, *MERGED, *UNMERGEABLE]
+    assert len(set(kinds)) == len(kinds)
 
 
 @pytest.mark.parametrize(("kind", "mark"), [("VERA", "vera_lambda_d"), ("LOHA", "hada_w1_a")])

@@ -93,7 +93,9 @@ def test_our_wrapped_model_is_audited_with_its_degree(tmp_path):
 def test_a_peft_model_is_audited_as_its_adapter_is(tmp_path):
     folder, model = tuned.peft_adapter(tmp_path / "a", "lora", target_modules=["query", "value"])
     found, saved = audited(model), audited(folder)
-    assert found.kind == saved.kind
+    assert found.kind.id == saved.kind.id
+    held = "in a file that holds its whole base, the given one's to the bit"
+    assert found.kind.words == f"{saved.kind.words}, {held}"
     assert found.integrity.frozen_base == "confirmed"
     for module, values in layers(saved).items():
         assert layers(found)[module][:2] == pytest.approx(values[:2], rel=1e-5)

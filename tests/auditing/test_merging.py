@@ -10,50 +10,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ntk_propulsion import audit_checkpoint
+from ntk_propulsion.auditing import merging
 from ntk_propulsion.auditing.checkpoint import AuditedKernels
-from ntk_propulsion.auditing.families import MERGED, UNMERGEABLE
+from ntk_propulsion.auditing.families import UNMERGEABLE
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.models import both_ends, prepare_ground
+from ntk_propulsion.auditing.pairing import open_subject
 from ntk_propulsion.auditing.settings import AuditSettings
-from ntk_propulsion.auditing.subject import open_subject
 from ntk_propulsion.checkpoints import open_checkpoint
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.quiet import quiet
 from tests import tiny_runs
 from tests.auditing import tuned
+from tests.auditing.adapted import KNOWN, MADE, TARGETS, assert_is_peft_s, assert_refused
 from tests.tiny_folders import save_model
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
-
-KNOWN = {kind.value: cls for kind, cls in peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-TARGETS = {"target_modules": ["query", "output.dense"]}
-KINDS = {
-    "ADAMSS": {"r": 4, **TARGETS},
-    "BEFT": {**TARGETS},
-    "BOFT": {"boft_block_size": 4, "bias": "all", **TARGETS},
-    "C3A": {"block_size": 4, "block_size_pattern": {"query": 8}, **TARGETS},
-    "DEFT": {"r": 4, **TARGETS},
-    "DELORA": {"r": 4, "lambda_pattern": {"query": 3}, **TARGETS},
-    "FOURIERFT": {"n_frequency": 10, "n_frequency_pattern": {"query": 7}, **TARGETS},
-    "GLORA": {"r": 4, **TARGETS},
-    "GRALORA": {"r": 4, **TARGETS},
-    "HIRA": {"r": 4, **TARGETS},
-    "HRA": {"r": 4, "bias": "all", **TARGETS},
-    "LOHA": {"r": 4, "alpha": 3, "rank_pattern": {"query": 2}, **TARGETS},
-    "LOKR": {"r": 4, "alpha_pattern": {"output.dense": 5}, **TARGETS},
-    "MISS": {"r": 4, **TARGETS},
-    "OFT": {"r": 0, "oft_block_size": 4, "bias": "all", **TARGETS},
-    "PEANUT": {"r": 4, **TARGETS},
-    "PSOFT": {"r": 4, **TARGETS},
-    "PVERA": {"r": 4, **TARGETS},
-    "RANDLORA": {"r": 4, **TARGETS},
-    "ROAD": {"group_size": 4, **TARGETS},
-    "TINYLORA": {"r": 2, **TARGETS},
-    "TRAINABLE_TOKENS": {"token_indices": [1, 2], "target_modules": ["word_embeddings"]},
-    "VBLORA": {"r": 4, "num_vectors": 8, "vector_length": 4, "topk": 2, **TARGETS},
-    "VERA": {"r": 4, "save_projection": True, "bias": "all", **TARGETS},
-    "WAVEFT": {"n_frequency": 10, **TARGETS},
-}
 
 
 class FetchedError(BaseException):
@@ -64,7 +36,7 @@ def saved(folder, kind, base=None, **settings):
     """An adapter of a kind, all that it trains moved, as peft saves it: its folder, its model."""
     if kind not in KNOWN:
         pytest.skip(f"the installed peft knows no {kind}")
-    config = KNOWN[kind](**{"task_type": "SEQ_CLS"} | (settings or KINDS[kind]))
+    config = KNOWN[kind](**{"task_type": "SEQ_CLS"} | (settings or MADE[kind]))
     torch.manual_seed(3)
     model = peft.get_peft_model(base or tuned.base_model(), config)
     with torch.no_grad(), quiet():
@@ -105,16 +77,6 @@ def assert_layers_are(found, state, prefix=""):
             torch.testing.assert_close(after.bias, state[f"{prefix}{module}.bias"])
             moved = moved or not torch.equal(after.bias, before.bias)
         assert moved
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_layers_are_those_of_the_model_that_peft_merges(tmp_path, kind):
-    path, model = saved(tmp_path, kind)
-    found = subject(path)
-    assert not found.dialect.unknown
-    assert len(found.modules) == {"TRAINABLE_TOKENS": 1}.get(kind, 6)
-    with quiet():
-        assert_layers_are(found, model.merge_and_unload().state_dict())
 
 
 def test_projections_that_the_file_leaves_out_are_drawn_as_peft_draws_them(tmp_path):
@@ -205,7 +167,7 @@ def test_a_damaged_adapter_is_refused(tmp_path, spoil):
     if spoil == "integers":
         assert "holds whole numbers" in verdict(audited(path), "propulsion-share").words
         return
-    said = {"shape": "give the adapter's own base", "missing": "lacks", "extra": "has, and its"}
+    said = {"shape": "do not fit each other", "missing": "lacks", "extra": "has, and its"}
     with pytest.raises(InputError, match=said[spoil]):
         audited(path)
 
@@ -229,7 +191,8 @@ def test_nan_in_a_factor_is_found(tmp_path):
         ({"r": -1}, "peft cannot load"),
         ({"alpha": float("nan")}, "no tensor is so large"),
         ({"alpha": "x"}, "peft cannot load"),
-        ({"r": 7}, "give the adapter's own base"),
+        ({"r": 7}, "do not fit each other"),
+        ({"r": 4000, "rank_pattern": {"query": 10**7}}, "no tensor is so large"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path, changes, said):
@@ -242,17 +205,21 @@ def test_a_pattern_of_a_stranger_is_never_searched_for(tmp_path):
     path, model = saved(tmp_path, "LOHA", r=4, **TARGETS)
     change(path, target_modules="(.*)*(.*)*(.*)*x", exclude_modules="(a+)+")
     with quiet():
-        assert_layers_are(subject(path), model.merge_and_unload().state_dict())
-    change(path, rank_pattern={"(a+)+": 4})
+        state = model.merge_and_unload().state_dict()
+        assert_layers_are(subject(path), state)
+    change(path, rank_pattern={"(a+)+": 7, ".*(x+x+)+y": 9})
+    with quiet():
+        assert_layers_are(subject(path), state)
+    change(path, rank_pattern={"(?=a)": 4})
     found = verdict(audited(path), "propulsion-share")
     assert found.verdict == "not applicable"
-    assert "rank_pattern has the pattern" in found.words
+    assert "rank_pattern: the pattern" in found.words
 
 
 @pytest.mark.parametrize("kind", ["VERA", "PROMPT_TUNING"])
 def test_what_a_configuration_names_is_neither_fetched_nor_imported(tmp_path, monkeypatch, kind):
     prompt = {"num_virtual_tokens": 3}
-    path, _ = saved(tmp_path / "adapter", kind, **KINDS.get(kind, prompt))
+    path, _ = saved(tmp_path / "adapter", kind, **MADE.get(kind, prompt))
     (tmp_path / "named_by_a_stranger.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -276,17 +243,25 @@ def test_what_a_configuration_names_is_neither_fetched_nor_imported(tmp_path, mo
         },
         megatron_config={"tensor_model_parallel_size": 1},
         megatron_core="named_by_a_stranger",
-        tokenizer_name_or_path="someone/their-tokenizer",
-        tokenizer_kwargs={"trust_remote_code": True},
-        prompt_tuning_init="TEXT",
-        prompt_tuning_init_text="x",
-        trust_remote_code=True,
         runtime_config={"ephemeral_gpu_offload": True},
     )
     found = audited(path)
     assert "named_by_a_stranger" not in sys.modules
     assert found.updates == plain.updates
     assert found.integrity == plain.integrity
+    change(
+        path,
+        tokenizer_name_or_path="someone/their-tokenizer",
+        tokenizer_kwargs={"trust_remote_code": True},
+        prompt_tuning_init="TEXT",
+        prompt_tuning_init_text="x",
+        trust_remote_code=True,
+    )
+    found = audited(path)
+    assert "named_by_a_stranger" not in sys.modules
+    assert found.integrity == plain.integrity
+    if kind == "VERA":
+        assert_refused(path, "which the installed peft does not know")
 
 
 def test_a_pickled_adapter_is_read_as_tensors_and_never_unpickled(tmp_path):
@@ -356,6 +331,42 @@ def test_a_base_that_names_no_class_has_no_model_to_merge_into(tmp_path):
         found.after(module, found.layer(module))
 
 
-def test_every_kind_that_is_said_to_be_merged_is_among_those_tested():
-    assert set(KINDS) == set(MERGED)
-    assert not set(MERGED) & set(UNMERGEABLE)
+def test_two_loads_that_differ_are_no_merge(tmp_path, monkeypatch):
+    path, _ = saved(tmp_path, "VERA")
+    loaded = merging._loaded
+
+    def drawn(found, seed):
+        return {m: (w + seed * 1e-3, b) for m, (w, b) in loaded(found, seed).items()}
+
+    monkeypatch.setattr(merging, "_loaded", drawn)
+    assert_refused(path, "draws numbers that its files do not hold")
+
+
+def test_modules_whose_names_end_with_another_s_are_told_apart(tmp_path):
+    path, model = saved(tmp_path, "VERA", r=4, target_modules=["output.dense"])
+    found = subject(path)
+    assert any(m.endswith("attention.output.dense") for m in found.modules)
+    with quiet():
+        assert_layers_are(found, model.merge_and_unload().state_dict())
+
+
+def test_closed_forms_need_no_peft_and_other_settings_say_that_they_do(tmp_path, monkeypatch):
+    path, model = saved(tmp_path / "plain", "LORA", r=4, init_lora_weights="pissa", **TARGETS)
+    other, _ = saved(tmp_path / "other", "LORA", r=4, kasa_config={}, **TARGETS)
+    change(other, kasa_config={"beta": 0.1})
+    with quiet():
+        state = model.merge_and_unload().state_dict()
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert_refused(other, "LORA adapters with 'kasa_config' are merged through peft: pip install")
+    found = subject(path)
+    for module in found.modules:
+        layer = found.after(module, found.own(module, found.layer(module)))
+        wanted = state[f"{module}.weight"].double()
+        torch.testing.assert_close(layer.weight, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_factors_in_half_precision_are_taken_as_they_are(tmp_path):
+    path, _ = saved(tmp_path, "LOHA", r=4, **TARGETS)
+    file = path / "adapter_model.safetensors"
+    save_file({name: t.bfloat16() for name, t in load_file(file).items()}, file)
+    assert_is_peft_s(path)

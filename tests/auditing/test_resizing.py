@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from ntk_propulsion.auditing.pairing import open_subject
 from ntk_propulsion.auditing.resizing import resized_rows
-from ntk_propulsion.auditing.subject import open_subject
 from ntk_propulsion.checkpoints import open_checkpoint
 from ntk_propulsion.errors import InputError
 from tests.auditing import states
@@ -78,7 +78,7 @@ def test_a_model_of_another_size_is_refused_for_what_it_is(tmp_path):
 def test_packed_numbers_are_called_so(tmp_path):
     packed = states.base()
     packed[f"{MLP}.weight"] = torch.zeros(states.WIDTH**2, 1, dtype=torch.uint8)
-    with pytest.raises(InputError, match="holds uint8, packed or quantised: dequantise it first"):
+    with pytest.raises(InputError, match="as uint8: codes of a quantised weight, not its numbers"):
         opened(tmp_path, states.base(), packed)
 
 

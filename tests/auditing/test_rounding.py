@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from ntk_propulsion.auditing.pairing import open_subject
 from ntk_propulsion.auditing.rounding import stored_base
-from ntk_propulsion.auditing.subject import open_subject
 from ntk_propulsion.checkpoints import Checkpoint, open_checkpoint
 from tests.auditing import states
 from tests.auditing.tuned import verdict

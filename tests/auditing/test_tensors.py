@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ntk_propulsion.auditing.subject import open_subject
+from ntk_propulsion.auditing.pairing import open_subject
 from ntk_propulsion.auditing.tables import AuditedTensor
 from ntk_propulsion.auditing.tensors import added, compared, settled
 from ntk_propulsion.checkpoints import open_checkpoint

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ntk_propulsion.auditing.subject import open_subject
+from ntk_propulsion.auditing.pairing import open_subject
 from ntk_propulsion.auditing.weights import compare_weights
 from ntk_propulsion.checkpoints import Checkpoint, open_checkpoint
 from ntk_propulsion.theory.changes import LayerWeights

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from ntk_propulsion.auditing import AuditSettings, audit_checkpoint
 from ntk_propulsion.auditing.models import both_ends, prepare_ground
-from ntk_propulsion.auditing.subject import open_subject
+from ntk_propulsion.auditing.pairing import open_subject
 from ntk_propulsion.checkpoints import open_checkpoint
 from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.propulsion import PropulsionConfig, merge, save_adapter, scalings, wrap

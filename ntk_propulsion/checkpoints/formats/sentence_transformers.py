@@ -18,6 +18,8 @@ from ntk_propulsion.errors import InputError, shown
 
 MODULES = "modules.json"
 _LIMIT = 2**20
+_WITHOUT_WEIGHTS = ("Normalize", "Pooling", "Dropout")
+"""Modules whose folder may be absent: it is empty, and packages and git keep no empty folders."""
 _MOST = 64
 
 
@@ -65,12 +67,11 @@ def open_sentence_transformer(folder: Path, name: str) -> Checkpoint:
     sources: dict[str, TensorFile] = {n: transformer.source(n) for n in transformer}
     notes = list(transformer.notes)
     for kind, path in modules[1:]:
-        place = _place(folder, path)
-        found = model_folder.signs(place) if path else []
-        if not found:
+        source = _weights(folder, kind, path)
+        if source is None:
             continue
         number = path.partition("_")[0][:8]
-        module = PrefixedFile(model_folder.open_source(place, found[0]), f"{number}.")
+        module = PrefixedFile(source, f"{number}.")
         sources |= dict.fromkeys(module.tensors, module)
         notes.append(
             f"{shown(path)} ({shown(kind)}) is read too, its names begin with {shown(number)}"
@@ -79,6 +80,15 @@ def open_sentence_transformer(folder: Path, name: str) -> Checkpoint:
     checkpoint.config = transformer.config
     checkpoint.notes = notes + [n for n in checkpoint.notes if n not in notes]
     return checkpoint
+
+
+def _weights(folder: Path, kind: str, path: str) -> TensorFile | None:
+    """Return the weights of a later module, None if it has none."""
+    if kind in _WITHOUT_WEIGHTS and subfolder(folder, path) is None:
+        return None
+    place = _place(folder, path)
+    found = model_folder.signs(place) if path else []
+    return model_folder.open_source(place, found[0]) if found else None
 
 
 def _place(folder: Path, path: str) -> Path:

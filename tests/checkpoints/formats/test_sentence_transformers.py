@@ -61,6 +61,16 @@ def test_a_folder_without_later_weights_is_read_as_a_plain_model(tmp_path):
     assert_holds(checkpoint, state())
 
 
+def test_a_folder_of_a_module_without_weights_may_be_absent_and_no_other(tmp_path):
+    folder_of(tmp_path, modules=[("Normalize", None), ("Dense", dense())])
+    (tmp_path / "1_Normalize" / "config.json").unlink()
+    (tmp_path / "1_Normalize").rmdir()
+    assert "2.linear.weight" in open_checkpoint(tmp_path)
+    (tmp_path / "2_Dense").rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="'2_Dense', which is missing"):
+        open_checkpoint(tmp_path)
+
+
 def test_an_adapter_in_such_a_folder_is_an_adapter(tmp_path):
     folder_of(tmp_path)
     (tmp_path / "model.safetensors").unlink()
