@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +85,13 @@ def held(out: Path) -> Iterator[None]:
     if not place.name:  # the root of all folders, which is an input's or exists
         yield
         return
-    try:
-        with locked(place.with_name(f".{place.name}{LOCK}"), out):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(place.with_name(f".{place.name}{LOCK}"), out))
             _put_right(place)
-            yield
-    except OSError as error:
-        raise _unwritable(out, error) from error
+        except OSError as error:
+            raise _unwritable(out, error) from error
+        yield
 
 
 def _put_right(out: Path) -> None:

@@ -269,7 +269,7 @@ class Run:
                 "mix with --resume-anyway, or begin anew with --overwrite"
             )
         if refused or noted:
-            self.notes.append(f"{self.folder} goes on, but {_some(refused + noted)}")
+            self.notes.append(f"{self.folder} goes on although {_some(refused + noted)}")
 
     def _gone_on(self, before: About, now: Conditions) -> About:
         """Return what a run is that goes on; note what was other before."""
@@ -307,14 +307,15 @@ def tidied(folder: Path, final: str = FINAL, own: tuple[str, ...] = OWN) -> Iter
     if not run.complete:
         yield
         return
-    try:
-        with locked(folder / LOCK, folder):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / LOCK, folder))
             if is_run(folder):
                 run.tidy()
                 run.clean()
-            yield
-    except OSError as error:
-        raise run.unwritable(error) from error
+        except OSError as error:
+            raise run.unwritable(error) from error
+        yield
 
 
 def _short(text: str) -> str:
