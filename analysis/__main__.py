@@ -41,6 +41,7 @@ def everything(choice: Choice, place: Place, output: Output) -> int:
             folder / one.name,
             overwrite=place.overwrite,
             resume=place.resume,
+            resume_anyway=place.resume_anyway,
             output=output,
         )
         show(outcome, output.console())

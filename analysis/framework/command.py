@@ -51,6 +51,7 @@ def command_of(study: Study[Any]) -> click.Command:
                 folder,
                 overwrite=place.overwrite,
                 resume=place.resume,
+                resume_anyway=place.resume_anyway,
                 output=output,
             )
         show(outcome, output.console())

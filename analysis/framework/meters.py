@@ -76,8 +76,14 @@ def apart(preload: Sequence[str], work: Callable[P, R], *args: P.args, **kwargs:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
+    others = {*multiprocessing.active_children()}
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(work, *args, **kwargs).result()
+        try:
+            return pool.submit(work, *args, **kwargs).result()
+        except KeyboardInterrupt:  # the pool would wait for the end of the work
+            for child in {*multiprocessing.active_children()} - others:
+                child.kill()
+            raise
 
 
 @dataclass(frozen=True)

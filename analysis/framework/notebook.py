@@ -32,6 +32,7 @@ from analysis.framework.options import Settings
 from analysis.framework.study import FINAL, Study, described, execute, failed
 from analysis.framework.tables import Row, load_rows, table_of
 from ntk_propulsion.figures import style
+from ntk_propulsion.runs.folder import OtherConditions
 from ntk_propulsion.runs.progress import Progress
 
 RUNS = Path(__file__).parents[2] / "runs" / "notebooks"
@@ -142,7 +143,10 @@ def study(
     settings = one.choose(not full, **({} if full else quick), **given)
     folder = RUNS / f"{name}-{_digest(settings)}"
     with _Line() as line:
-        execute(one, settings, folder, resume=True, progress=line)
+        try:
+            execute(one, settings, folder, resume=True, progress=line)
+        except OtherConditions:  # what is there could only be mixed with what comes
+            execute(one, settings, folder, overwrite=True, progress=line)
     return _opened(one, folder, "full run" if full else "quick run, too small to judge by")
 
 

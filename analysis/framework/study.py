@@ -20,18 +20,20 @@ from matplotlib.figure import Figure
 from analysis.framework.options import Settings
 from analysis.framework.rules import Verdict
 from analysis.framework.tables import ARRAYS, TABLE, Row, load_rows, write_rows
-from ntk_propulsion.commands.command_line import Interrupted, Output
+from ntk_propulsion.commands.command_line import Output
 from ntk_propulsion.commands.options import flag
+from ntk_propulsion.commands.place import Place, holding
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.figures import style
 from ntk_propulsion.runs.environment import environment
-from ntk_propulsion.runs.files import write_atomically
-from ntk_propulsion.runs.folder import Run
+from ntk_propulsion.runs.files import remove, write_atomically
+from ntk_propulsion.runs.folder import Run, tidied
 from ntk_propulsion.runs.progress import Progress
 from ntk_propulsion.runs.records import to_json
 
 S = TypeVar("S", bound=Settings)
 FINAL = "verdict.json"
+PACKAGES = ("ntk_propulsion", "analysis")
 OWN = (FINAL, TABLE, ARRAYS, "steps/*.json", "*.png")
 DATA = "GLUE"
 
@@ -115,7 +117,8 @@ class Study(Generic[S]):
         told = progress or Progress()
         told.begin(self.name)
         rows = self.measure(settings, Work(run, told))
-        outcome = self._write(rows, settings, run.folder, command, asdict(environment(run.seconds)))
+        made_with = asdict(environment(run.seconds, run.resumed))
+        outcome = self._write(rows, settings, run.folder, command, made_with)
         run.clean()
         return outcome
 
@@ -133,7 +136,8 @@ class Study(Generic[S]):
                 f"{folder} holds no finished {self.name}: leave --redraw out"
             ) from error
         command, measured_on = before["command"], before["environment"]
-        return self._write(load_rows(folder), settings, folder, command, measured_on)
+        with tidied(folder, FINAL, OWN):
+            return self._write(load_rows(folder), settings, folder, command, measured_on)
 
     def _write(
         self,
@@ -157,13 +161,17 @@ class Study(Generic[S]):
         write_rows(rows, folder)
         for name, png in drawn.items():
             write_atomically(folder / f"{name}.png", png)
+        for path in folder.glob("*.png"):
+            if path.stem not in drawn:  # of an earlier version of the study
+                remove(path)
         write_atomically(folder / FINAL, to_json(outcome))  # last: now it is complete
         return outcome
 
 
 def study_run(study: Study[Any], settings: Settings, folder: Path) -> Run:
     """Return the run of a study in a folder."""
-    return Run(folder, {"study": study.name, **described(settings)}, final=FINAL, own=OWN)
+    described_settings = {"study": study.name, **described(settings)}
+    return Run(folder, described_settings, final=FINAL, own=OWN, packages=PACKAGES)
 
 
 def described(settings: Settings) -> dict[str, Any]:
@@ -178,27 +186,32 @@ def execute(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    resume_anyway: bool = False,
     progress: Progress | None = None,
     output: Output | None = None,
 ) -> dict[str, Any]:
     """Run a study in a folder under the rules of `ntk_propulsion.runs.folder`; return its outcome.
 
-    Progress goes to `progress`, or else to the bar of `output`.
+    Args:
+        study: The study.
+        settings: Its settings.
+        folder: Where its results go.
+        overwrite: An earlier run there may be replaced.
+        resume: It may be gone on with.
+        resume_anyway: Also under other conditions than it was begun with.
+        progress: Is told how far it is; or else the bar of `output`.
+        output: What is shown meanwhile.
     """
     run = study_run(study, settings, folder)
-    run.check(overwrite=overwrite, resume=resume)
-    if resume and run.complete:
-        return run.report()
-    run.begin(overwrite=overwrite)
-    try:
+    place = Place(None, overwrite, resume, resume_anyway)
+    with holding(run, place):
+        if place.holds(run):
+            return run.report()
+        run.begin(overwrite=place.overwrite)
         if progress is not None:
             return study.run(settings, run, _command(study, settings), progress)
         with (output or Output()).progress() as bar:
             return study.run(settings, run, _command(study, settings), bar)
-    except KeyboardInterrupt as stop:
-        raise Interrupted(
-            f"the same command with --resume --out {run.folder} finishes it"
-        ) from stop
 
 
 def failed(outcome: Mapping[str, Any]) -> list[Mapping[str, Any]]:

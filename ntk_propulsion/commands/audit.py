@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ntk_propulsion.auditing.gates import GATES, failed, parse_gates
 from ntk_propulsion.auditing.settings import AuditSettings
-from ntk_propulsion.commands.command_line import Interrupted, Output
+from ntk_propulsion.commands.command_line import Output
 from ntk_propulsion.commands.options import command
 from ntk_propulsion.commands.place import Place
 from ntk_propulsion.runs.folder import Run
@@ -45,10 +45,10 @@ def audit(settings: AuditSettings, demands: Demands, place: Place, output: Outpu
     """
     settings.check()
     gates = parse_gates(demands.fail_on, settings.task)
-    run = place.run(f"audit-{settings.names[0]}", asdict(settings))
-    found = _kept(run) if place.holds(run) else _do(settings, run, place.overwrite, output)
-    _show(found, output)
-    output.end(run.folder / "report.html", (run.folder / run.final).read_text())
+    with place.held(f"audit-{settings.names[0]}", asdict(settings)) as run:
+        found = _kept(run) if place.holds(run) else _do(settings, run, place.overwrite, output)
+        _show(found, output)
+        output.end(run.folder / "report.html", (run.folder / run.final).read_text())
     failures = failed(gates, found.checkpoints)
     if failures:
         print(" ".join(f"failed: {'; '.join(failures)}".split()), file=sys.stderr)
@@ -66,14 +66,12 @@ def _do(settings: AuditSettings, run: Run, overwrite: bool, output: Output) -> A
     from ntk_propulsion.auditing.audit import open_audit, run_audit  # here: --help needs no torch
     from ntk_propulsion.report.audit_writer import write_audit
 
-    try:
-        with output.progress() as progress:
-            found = run_audit(open_audit(settings), progress)
-            run.begin(overwrite=overwrite)
-            write_audit(found, run.folder)
-            return found
-    except KeyboardInterrupt as stop:
-        raise Interrupted("the same command does it again") from stop
+    with output.progress() as progress:
+        found = run_audit(open_audit(settings), progress)
+        run.begin(overwrite=overwrite)
+        write_audit(found, run.folder)
+        run.clean()
+        return found
 
 
 def _show(audit: Audit, output: Output) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,12 +21,12 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from ntk_propulsion.commands.signals import stoppable
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.options import option
 from ntk_propulsion.runs.progress import Progress
 
 BAD_INPUT = 2
-INTERRUPTED = 130  # as shells have it for Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,27 @@ class Interrupted(Exception):  # noqa: N818 (no error: somebody wanted it)
 def run_command(command: click.Command, arguments: list[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    0 done; 2 bad input, with one line on stderr; 130 interrupted. Anything else is a bug of ours
-    and shows its traceback.
+    0 done; 2 bad input, with one line on stderr; interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129
+    by SIGHUP. Anything else is a bug of ours and shows its traceback.
 
     Args:
         command: The command.
         arguments: By default the process's own.
     """
+    with stoppable() as stop:
+        try:
+            return _outcome(command, arguments)
+        except (Interrupted, click.Abort, KeyboardInterrupt) as error:
+            why = f"interrupted: {error}" if str(error) else "interrupted"
+            return _say_last(why, stop.status)
+        except BaseException:
+            if stop.number is None:
+                raise
+            return _say_last("interrupted", stop.status)  # what broke, broke of the signal
+
+
+def _outcome(command: click.Command, arguments: list[str] | None) -> int:
+    """Run a command and return its exit status, unless it is interrupted."""
     try:
         status = command.main(arguments, standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -79,11 +94,14 @@ def run_command(command: click.Command, arguments: list[str] | None = None) -> i
         return _say(f"error: {error.format_message()}", BAD_INPUT)
     except InputError as error:
         return _say(f"error: {error}", BAD_INPUT)
-    except Interrupted as stop:
-        return _say(f"interrupted: {stop}", INTERRUPTED)
-    except click.Abort:
-        return _say("interrupted", INTERRUPTED)
     return status if isinstance(status, int) else 0
+
+
+def _say_last(text: str, status: int) -> int:
+    """Write one line, unless the terminal is gone: a hangup is told to nobody."""
+    with suppress(OSError):
+        _say(text, status)
+    return status
 
 
 def _say(text: str, status: int) -> int:

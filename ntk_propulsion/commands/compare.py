@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from ntk_propulsion.commands.command_line import Interrupted, Output
+from ntk_propulsion.commands.command_line import Output
 from ntk_propulsion.commands.options import command
 from ntk_propulsion.commands.place import Place
 from ntk_propulsion.experiment.settings import Settings
@@ -25,11 +25,11 @@ def compare(settings: Settings, place: Place, output: Output) -> None:
     """
     settings.check()
     name = f"{Path(settings.task).stem}-{Path(settings.model).name}"
-    run = place.run(name, asdict(settings))
-    if not place.holds(run):
-        _do(settings, run, place.overwrite, output)
-    _show(run.folder, output)
-    output.end(run.folder / "report.html", (run.folder / run.final).read_text())
+    with place.held(name, asdict(settings)) as run:
+        if not place.holds(run):
+            _do(settings, run, place.overwrite, output)
+        _show(run.folder, output)
+        output.end(run.folder / "report.html", (run.folder / run.final).read_text())
 
 
 def _do(settings: Settings, run: Run, overwrite: bool, output: Output) -> None:
@@ -39,14 +39,9 @@ def _do(settings: Settings, run: Run, overwrite: bool, output: Output) -> None:
 
     materials = prepare(settings)  # all bad input shows before the folder is touched
     run.begin(overwrite=overwrite)
-    try:
-        with output.progress() as progress:
-            write = partial(write_experiment, folder=run.folder)
-            run_experiment(settings, run, materials, progress, write)
-    except KeyboardInterrupt as stop:
-        raise Interrupted(
-            f"the same command with --resume --out {run.folder} finishes it"
-        ) from stop
+    with output.progress() as progress:
+        write = partial(write_experiment, folder=run.folder)
+        run_experiment(settings, run, materials, progress, write)
 
 
 def _show(folder: Path, output: Output) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import click
 from rich.markup import escape
 
-from ntk_propulsion.commands.command_line import Output
+from ntk_propulsion.commands.command_line import Interrupted, Output
 from ntk_propulsion.commands.options import command
 from ntk_propulsion.conversion import FORMS, convert_checkpoint
 from ntk_propulsion.runs.options import option
@@ -36,14 +36,17 @@ def convert(source: str, conversion: Conversion, output: Output) -> None:
     public code (wrapped, or in-model RoBERTa and DeBERTa), or the folder of a PEFT IA3 adapter.
     What the form cannot express is refused by name, and nothing is written.
     """
-    done = convert_checkpoint(
-        source,
-        conversion.to,
-        out=conversion.out,
-        base=conversion.base,
-        degree=conversion.degree,
-        overwrite=conversion.overwrite,
-    )
+    try:
+        done = convert_checkpoint(
+            source,
+            conversion.to,
+            out=conversion.out,
+            base=conversion.base,
+            degree=conversion.degree,
+            overwrite=conversion.overwrite,
+        )
+    except KeyboardInterrupt as stop:
+        raise Interrupted("the same command does it again") from stop
     console = output.console()
     power = "unknown degree" if done.degree is None else f"degree {done.degree}"
     console.print(escape(f"{done.source}: {done.layers} scaled layers, {power}"), soft_wrap=True)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from ntk_propulsion.commands.command_line import Output
+from ntk_propulsion.commands.command_line import Interrupted, Output
 from ntk_propulsion.commands.options import command
+from ntk_propulsion.runs.folder import tidied
 
 
 @command(output=Output)
@@ -20,5 +21,9 @@ def report(folder: Path, output: Output) -> None:
     """
     from ntk_propulsion.report import render_folder  # here: --help needs no torch
 
-    page = render_folder(folder)
+    try:
+        with tidied(folder):
+            page = render_folder(folder)
+    except KeyboardInterrupt as stop:
+        raise Interrupted("the same command does it again") from stop
     output.end(page, (folder / "report.json").read_text())

@@ -14,6 +14,7 @@ from ntk_propulsion.conversion.folders import (
     MARK_FORMAT,
     check_out,
     copy_tokenizer,
+    held,
     new_folder,
     write_json,
     write_tensors,
@@ -75,12 +76,23 @@ def convert_checkpoint(
         raise unknown("form", to, FORMS)
     out = Path(out).expanduser()
     inputs = [Path(source).expanduser(), base_path(base)]
-    check_out(
-        out,
-        overwrite=overwrite,
-        folder=FORMS[to].folder,
-        inputs=tuple(path for path in inputs if path),
-    )
+    with held(out):
+        check_out(
+            out,
+            overwrite=overwrite,
+            folder=FORMS[to].folder,
+            inputs=tuple(path for path in inputs if path),
+        )
+        return _converted(source, to, out, base, degree)
+
+
+def _converted(
+    source: str | os.PathLike[str],
+    to: str,
+    out: Path,
+    base: str | os.PathLike[str] | None,
+    degree: int | None,
+) -> Conversion:
     model, dialect = read_scaled(source, base=base, degree=degree)
     if dialect.name == FORMS[to].dialect:
         raise InputError(f"{source} is {dialect.words} already")
@@ -104,11 +116,11 @@ def _write_folder(
 ) -> None:
     """Write a folder: tensors, configuration, the tokenizer from one of `sources`, our mark."""
     with new_folder(out) as folder:
+        write_json(folder / MARK, mark)  # first: whatever a kill leaves of it is known for ours
         write_tensors(folder, content.entries, content.stem)
         write_json(folder / content.config_name, content.config)
         if content.tokenizer:
             copy_tokenizer(sources, folder)
-        write_json(folder / MARK, mark)
 
 
 def _mark(model: ScaledModel, dialect: Dialect, to: str) -> dict[str, Any]:

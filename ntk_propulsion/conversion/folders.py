@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,20 @@ from safetensors.torch import save_file
 from ntk_propulsion.checkpoints.files import member, read_json
 from ntk_propulsion.conversion.entries import Entry
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.runs.files import (
+    flush,
+    is_leftover,
+    leftovers,
+    make_folder,
+    remove_leftover,
+    write_atomically,
+)
+from ntk_propulsion.runs.lock import LOCK, locked
 
 MARK = "conversion.json"
 MARK_FORMAT = "ntk_propulsion.conversion/1"
+OLD = ".replaced"
+"""Ends the name of an output that another is about to take the place of."""
 SHARD = 2**30
 """Bytes of tensors in memory, and so in a file, at most (but for one tensor that is larger)."""
 
@@ -60,32 +72,77 @@ def _is_ours(folder: Path) -> bool:
 
 
 @contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Keep an output for this process while the context lasts, its lock beside it.
+
+    What conversions left that were killed is put right: half-written outputs go away, and an
+    earlier output that was on its way out comes back.
+
+    Raises:
+        InputError: Another process writes it; its folder cannot be written to.
+    """
+    place = Path(os.path.abspath(out))
+    if not place.name:  # the root of all folders, which is an input's or exists
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(place.with_name(f".{place.name}{LOCK}"), out))
+            _put_right(place)
+        except OSError as error:
+            raise _unwritable(out, error) from error
+        yield
+
+
+def _put_right(out: Path) -> None:
+    for path in leftovers(out.parent, glob.escape(f"{out.name}{OLD}")):
+        if not _may_go(path):
+            continue
+        if out.exists():
+            remove_leftover(path)
+        else:
+            path.rename(out)
+    for path in leftovers(out.parent, glob.escape(out.name)):
+        if path.is_file() or _may_go(path):
+            remove_leftover(path)
+
+
+def _may_go(folder: Path) -> bool:
+    """Tell whether a half-written folder is ours: it has our mark, or not even that yet."""
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    names = [path.name for path in folder.iterdir()]
+    return _is_ours(folder) or all(name == MARK or is_leftover(name, MARK) for name in names)
+
+
+@contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """Give a folder to write into, which takes the place of `out` at the end, or leaves nothing.
 
     Raises:
         InputError: It cannot be written.
     """
-    temporary, old = (out.with_name(f".{out.name}.{os.getpid()}{s}") for s in (".new", ".old"))
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        temporary.mkdir(parents=True)
+        make_folder(out.parent)
+        temporary.mkdir()
         yield temporary
-        for file in temporary.iterdir():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-        _replace(out, temporary, old)
+        for path in (*temporary.iterdir(), temporary):
+            flush(path)
+        _replace(out, temporary)
+        flush(out.parent)
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"cannot write {out} ({reason}): choose another --out") from error
+        raise _unwritable(out, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _replace(out: Path, new: Path, old: Path) -> None:
+def _replace(out: Path, new: Path) -> None:
     """Put a folder in the place of another, which comes back if that fails."""
     if not out.exists():
         new.rename(out)
         return
+    old = out.with_name(f".{out.name}{OLD}.{os.getpid()}")
     out.rename(old)
     try:
         new.rename(out)
@@ -93,6 +150,10 @@ def _replace(out: Path, new: Path, old: Path) -> None:
         old.rename(out)
         raise
     shutil.rmtree(old)
+
+
+def _unwritable(out: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {out} ({error.strerror or error}): choose another --out")
 
 
 def write_tensors(folder: Path, entries: Mapping[str, Entry], stem: str = "model") -> None:
@@ -126,7 +187,7 @@ def write_tensors(folder: Path, entries: Mapping[str, Entry], stem: str = "model
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write an object as JSON."""
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def copy_tokenizer(folders: tuple[Path, ...], target: Path) -> None:

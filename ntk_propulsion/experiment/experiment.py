@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -144,7 +144,9 @@ class _Experiment:
         self.progress.begin("writing the report")
         began = time.perf_counter()
         seconds = {**self.run.seconds, "report": self.reporting}
-        found, arrays = self.assembly.experiment(measured, environment(seconds), complete=complete)
+        made_with = environment(seconds, self.run.resumed)
+        found, arrays = self.assembly.experiment(measured, made_with, complete=complete)
+        found = _with_notes(found, self.run.resumed)
         if complete:
             self._keep(measured, arrays)
         on_results(found, arrays)
@@ -160,3 +162,12 @@ class _Experiment:
             shutil.rmtree(place, ignore_errors=True)
             trajectory.save(place)
         save_kernels_by_point(arrays, folder)
+
+
+def _with_notes(experiment: Experiment, resumed: Sequence[str]) -> Experiment:
+    """Return the experiment with what was other in processes before this one among its notes."""
+    if not resumed:
+        return experiment
+    note = f"resumed, so that its steps differ in how they were computed: {', '.join(resumed)}"
+    results = replace(experiment.results, notes=(*experiment.results.notes, note))
+    return replace(experiment, results=results)

@@ -18,7 +18,7 @@ from ntk_propulsion.kernels import Kernel, load_kernels, save_kernels
 from ntk_propulsion.report import audit_figures
 from ntk_propulsion.report.audit_page import audit_page
 from ntk_propulsion.report.writer import write_files
-from ntk_propulsion.runs.files import write_atomically
+from ntk_propulsion.runs.files import remove, write_atomically
 from ntk_propulsion.runs.records import from_json
 
 REPORT, KERNELS, VECTORS = "report.json", "kernels.safetensors", "vectors.safetensors"
@@ -89,16 +89,23 @@ def _heat_maps(
     return drawn
 
 
-def write_audit(audit: Audit, folder: Path | str) -> list[Path]:
-    """Write an audit's page, pictures, arrays and, last of all, its report.json into a folder.
+def write_audit(audit: Audit, folder: Path | str, *, anew: bool = False) -> list[Path]:
+    """Write an audit's arrays, pictures, page and, last of all, its report.json into a folder.
+
+    Args:
+        audit: The audit.
+        folder: Where the files go; those of an earlier audit there go away.
+        anew: As `write_files` has it.
 
     Returns:
         The paths that were written, in order.
     """
     folder = Path(folder)
     drawn = draw_audit(audit)
-    (folder / REPORT).unlink(missing_ok=True)
-    return [*_write_arrays(audit, folder), *write_files(audit.record, audit_page, drawn, folder)]
+    if not anew:
+        remove(folder / REPORT)
+    arrays = _write_arrays(audit, folder)
+    return [*arrays, *write_files(audit.record, audit_page, drawn, folder, anew=anew)]
 
 
 def _write_arrays(audit: Audit, folder: Path) -> list[Path]:
@@ -116,12 +123,14 @@ def _write_arrays(audit: Audit, folder: Path) -> list[Path]:
     }
     written = []
     if kernels:
-        folder.mkdir(parents=True, exist_ok=True)
         save_kernels(kernels, folder / KERNELS)
         written.append(folder / KERNELS)
     if vectors:
         write_atomically(folder / VECTORS, save(vectors))
         written.append(folder / VECTORS)
+    for path in (folder / KERNELS, folder / VECTORS):
+        if path not in written:
+            remove(path)
     return written
 
 

@@ -25,9 +25,9 @@ def render_folder(folder: Path) -> Path:
     heading = read_heading(folder)
     try:
         if heading.claims is not None:
-            write_experiment(*read_experiment(folder), folder)
+            write_experiment(*read_experiment(folder), folder, anew=True)
         elif heading.verdicts is not None:
-            write_audit(read_audit(folder), folder)
+            write_audit(read_audit(folder), folder, anew=True)
         else:
             raise InputError(f"{folder / FILE} is not of a comparison, nor of an audit")
     except OSError as error:

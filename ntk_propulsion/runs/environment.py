@@ -7,14 +7,14 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import transformers
 
 import ntk_propulsion
+from ntk_propulsion.runs.conditions import processor
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Environment:
         seconds_by_step: By step.
         peak_memory_bytes: Of the last process.
         date: When it ended, UTC.
+        resumed: What was other in earlier, interrupted processes of the run, a few words each.
     """
 
     ntk_propulsion: str
@@ -50,13 +51,15 @@ class Environment:
     seconds_by_step: dict[str, float]
     peak_memory_bytes: int
     date: str
+    resumed: tuple[str, ...] = ()
 
 
-def environment(seconds: Mapping[str, float]) -> Environment:
+def environment(seconds: Mapping[str, float], resumed: Sequence[str] = ()) -> Environment:
     """Describe this machine and this process.
 
     Args:
         seconds: How long each step took, those of earlier, interrupted processes included.
+        resumed: What was other in those.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, else KiB
     return Environment(
@@ -65,7 +68,7 @@ def environment(seconds: Mapping[str, float]) -> Environment:
         torch=torch.__version__,
         transformers=transformers.__version__,
         platform=platform.platform(),
-        cpu=_processor(),
+        cpu=processor(),
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -73,12 +76,5 @@ def environment(seconds: Mapping[str, float]) -> Environment:
         seconds_by_step={name: round(s, 1) for name, s in seconds.items()},
         peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        resumed=tuple(resumed),
     )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")

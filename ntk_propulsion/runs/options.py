@@ -27,6 +27,7 @@ MEANINGS = {
     "out": "Folder of the results.",
     "overwrite": "Replace earlier results in --out.",
     "resume": "Finish an interrupted run in --out; show a finished one.",
+    "resume_anyway": "As --resume, also where code, libraries, threads or device have changed.",
 }
 """What settings that several commands have mean, each said once; ``{tasks}`` stands for the
 tasks that there are."""

@@ -55,6 +55,18 @@ def from_json(form: type[T], text: str | bytes) -> T:
         raise InputError(f"no whole JSON ({error})") from error
 
 
+def from_plain(form: type[T], value: Any) -> T:
+    """Return an object of a type from what a JSON reader gives; unknown keys are passed over.
+
+    Raises:
+        InputError: It is not of such an object; it says where.
+    """
+    try:
+        return msgspec.convert(value, form, dec_hook=_restored)
+    except msgspec.ValidationError as error:
+        raise InputError(_in_words(str(error))) from error
+
+
 def schema(form: type) -> dict[str, Any]:
     """Return the JSON schema of a dataclass; docstrings say what it and its fields are."""
     written = msgspec.json.schema(form, schema_hook=_schema)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.runs.files import write_atomically
+from ntk_propulsion.runs.files import flush, write_atomically
 from ntk_propulsion.runs.records import from_json, to_json
 
 SETTINGS, STATE, TRAINED, OPTIMISER = (
@@ -90,8 +90,10 @@ class SavedTraining:
         path.mkdir(parents=True, exist_ok=True)
         tensors = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
         save_file(tensors, path / TRAINED)
+        flush(path / TRAINED)
         if optimiser is not None:
             torch.save(optimiser, path / OPTIMISER)
+            flush(path / OPTIMISER)
         write_atomically(path / STATE, to_json(progress))
         for other in self.folder.glob("checkpoint-*"):
             if other != path:

@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from torch import Tensor
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.kernels import Kernel, load_kernels, save_kernels
 from ntk_propulsion.measurements.regime import RegimeMeasures
-from ntk_propulsion.runs.files import write_atomically
+from ntk_propulsion.runs.files import new_folder, write_atomically
 from ntk_propulsion.theory.inputs import as_array
 from ntk_propulsion.trajectories.points import Point, Recorded
 
@@ -50,13 +49,10 @@ def save(trajectory: Recorded, folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already: name a new folder")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            whole = Path(scratch) / folder.name
+        with new_folder(folder) as whole:
             for point in trajectory.points:
                 write_point(whole, point)
             write_about(whole, trajectory)
-            whole.replace(folder)
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({error.strerror}): name another") from error
 

@@ -1,9 +1,11 @@
 import json
 import os
+import shutil
 
 import pytest
 
 from ntk_propulsion.conversion import convert_checkpoint, folders
+from ntk_propulsion.conversion.folders import held
 from ntk_propulsion.errors import InputError
 
 
@@ -54,3 +56,54 @@ def test_a_conversion_that_breaks_off_leaves_what_was_there(made, tmp_path, monk
         convert_checkpoint(adapter, "merged", out=out, base=base, overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "base", "out"]
+
+
+def listed(folder):
+    return sorted(os.listdir(folder))
+
+
+def test_what_a_killed_conversion_left_goes_at_the_next(made, tmp_path):
+    adapter, base, _ = made
+    out = tmp_path / "out"
+    convert_checkpoint(adapter, "merged", out=out, base=base)
+    for name in (".out.12", ".out.replaced.13"):
+        shutil.copytree(out, tmp_path / name)
+    (tmp_path / ".out.14").mkdir()
+    (tmp_path / ".out.14" / ".conversion.json.14").write_text("half")
+    (tmp_path / ".a.safetensors.15").write_text("half of another output")
+    convert_checkpoint(adapter, "merged", out=out, base=base, overwrite=True)
+    assert listed(tmp_path) == [".a.safetensors.15", "a.safetensors", "base", "out"]
+    with held(tmp_path / "a.safetensors"):
+        pass
+    assert listed(tmp_path) == ["a.safetensors", "base", "out"]
+
+
+def test_an_earlier_output_that_a_kill_moved_aside_comes_back(made, tmp_path):
+    adapter, base, _ = made
+    out = tmp_path / "out"
+    convert_checkpoint(adapter, "merged", out=out, base=base)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    out.rename(tmp_path / ".out.replaced.13")
+    with pytest.raises(InputError, match="exists: add --overwrite"):
+        convert_checkpoint(adapter, "merged", out=out, base=base)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert listed(tmp_path) == ["a.safetensors", "base", "out"]
+
+
+@pytest.mark.parametrize("name", [".out.12", ".out.replaced.12"])
+def test_a_folder_of_somebody_else_stays_whatever_its_name(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("years")
+    with held(tmp_path / "out"):
+        pass
+    assert listed(tmp_path) == [name]
+
+
+def test_an_output_is_one_process_s_at_a_time(made, tmp_path):
+    adapter, base, _ = made
+    out = tmp_path / "deep" / "out"
+    with held(out), pytest.raises(InputError, match="in use by process"):
+        convert_checkpoint(adapter, "merged", out=out, base=base)
+    assert listed(tmp_path) == ["a.safetensors", "base"]
+    convert_checkpoint(adapter, "merged", out=out, base=base)
+    assert listed(out.parent) == ["out"]

@@ -143,3 +143,12 @@ def test_damaged_vectors_are_refused(written, tmp_path):
     (tmp_path / "vectors.safetensors").write_bytes(b"\0" * 20)
     with pytest.raises(InputError, match=r"vectors\.safetensors is damaged"):
         read_audit(tmp_path)
+
+
+def test_arrays_and_figures_of_an_earlier_audit_do_not_mix_with_the_next(written, tmp_path):
+    write_audit(written[0], tmp_path)
+    write_audit(samples.audit(samples.checkpoint(vectors=None, kernels=None)), tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+    assert {path.stem for path in tmp_path.glob("figures/*")} == {
+        *("similarity_1", "updates_1", "ranks_1"),
+    } - {"similarity_1"}

@@ -59,7 +59,7 @@ def test_a_folder_without_a_report_is_refused(tmp_path):
 def test_a_folder_that_cannot_be_written_to_is_the_users_matter(write, tmp_path, monkeypatch):
     write(tmp_path)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(folder, f"write_{'experiment' if write is compared else 'audit'}", full)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+import time
 import types
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -45,6 +49,27 @@ def test_work_apart_is_in_a_process_of_its_own_whose_errors_come_back() -> None:
     assert os.getpid() not in pids
     with pytest.raises(ValueError, match="refused"):
         apart(PRELOADED, who, True)
+
+
+def sleep(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def test_work_apart_ends_with_whoever_interrupts_it(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        apart(PRELOADED, sleep, tmp_path / "pid")
+    thread.join()
+    assert time.monotonic() - began < 45
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
 def zone(folder: Path, name: str, joules: float, wraps: float = 1000.0) -> Path:

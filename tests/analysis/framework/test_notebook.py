@@ -11,6 +11,7 @@ from analysis.framework import notebook, options
 from analysis.framework.study import FINAL, described
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.files import write_atomically
+from ntk_propulsion.runs.folder import OtherConditions
 from tests import tiny_runs
 
 TINY = {"head": "random", "test_examples": 10, "max_length": 16}
@@ -144,3 +145,17 @@ def test_the_glue_folder_is_found_by_its_variable_or_beside_the_project(tmp_path
     assert options.glue_folder() is None
     (tmp_path / "shared" / "data" / "glue").mkdir(parents=True)
     assert options.glue_folder() == str(tmp_path / "shared" / "data" / "glue")
+
+
+def test_an_interrupted_study_of_other_code_is_done_anew(runs, monkeypatch):
+    real, asked_so = notebook.execute, []
+
+    def execute(study, settings, folder, **how):
+        asked_so.append({name: how[name] for name in ("resume", "overwrite") if name in how})
+        if "resume" in how:
+            raise OtherConditions("sources was a, is b")
+        return real(study, settings, folder, **how)
+
+    monkeypatch.setattr(notebook, "execute", execute)
+    assert tiny_regime().report
+    assert asked_so == [{"resume": True}, {"overwrite": True}]

@@ -143,3 +143,36 @@ def test_the_task_follows_from_the_data():
 def test_no_seeds_are_refused():
     with pytest.raises(InputError, match="--seeds 0"):
         study.seeds(Settings(seeds=0))
+
+
+def test_a_study_begun_with_other_code_is_refused_unless_told_and_says_so(tmp_path, capsys):
+    class KillError(BaseException):
+        pass
+
+    def killed(settings, work):
+        measure(Small(widths=(2,)), work)
+        raise KillError
+
+    out = tmp_path / "a"
+    broken = made()
+    object.__setattr__(broken, "measure", killed)
+    with pytest.raises(KillError):
+        main(broken, ["--out", str(out)])
+    begun = json.loads((out / "run.json").read_text())
+    begun["conditions"]["sources"] = "of yesterday"
+    (out / "run.json").write_text(json.dumps(begun))
+    assert main(made(), ["--out", str(out), "--resume"]) == 2
+    assert "sources was of yesterday" in capsys.readouterr().err
+    assert main(made(), ["--out", str(out), "--resume-anyway"]) == 0
+    outcome = json.loads((out / "verdict.json").read_text())
+    assert outcome["environment"]["resumed"][0].startswith("sources was of yesterday, is ")
+    assert len(DONE) == 6
+
+
+def test_figures_of_an_earlier_version_go_when_a_study_is_drawn_anew(tmp_path):
+    assert main(made(), ["--out", str(tmp_path / "a")]) == 0
+    (tmp_path / "a" / "old.png").write_bytes(b"old")
+    (tmp_path / "a" / ".verdict.json.12").write_bytes(b"half")
+    assert main(made(), ["--out", str(tmp_path / "a"), "--redraw"]) == 0
+    found = {path.name for path in (tmp_path / "a").iterdir()}
+    assert found == {"arrays.npz", "figure.png", "run.json", "table.csv", "verdict.json"}
