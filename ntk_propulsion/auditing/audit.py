@@ -30,6 +30,7 @@ from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.named import find_model
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.runs.sealed import sealed
 from ntk_propulsion.tasks import example_facts, task_facts
 
 Name = str | os.PathLike[str]
@@ -104,7 +105,9 @@ def open_audit(settings: AuditSettings) -> Opened:
     subjects = []
     for name in settings.tuned:
         try:
-            subjects.append(open_subject(base, _open(name), settings.degree))
+            tuned = _open(name)
+            with sealed():
+                subjects.append(open_subject(base, tuned, settings.degree))
         except InputError as error:
             if len(settings.tuned) == 1 or name in str(error):
                 raise
@@ -113,8 +116,13 @@ def open_audit(settings: AuditSettings) -> Opened:
 
 
 def _open(name: str) -> Checkpoint:
-    """Open the checkpoint that a name means; no tensor is read yet."""
-    return open_checkpoint(find_model(name).fetch())
+    """Open the checkpoint that a name means, fetched before if the user named one on the hub.
+
+    No tensor is read yet.
+    """
+    path = find_model(name).fetch()
+    with sealed():
+        return open_checkpoint(path)
 
 
 def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
@@ -123,8 +131,17 @@ def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
     Raises:
         InputError: A file changed or is damaged where its header did not show it.
     """
-    settings, ground, tell = opened.settings, opened.ground, progress or Progress()
     seconds: dict[str, float] = {}
+    with sealed(code=opened.settings.trust_remote_code):
+        results, vectors, kernels = _results(opened, progress or Progress(), seconds)
+    return Audit(opened.settings, environment(seconds), results, vectors, kernels)
+
+
+def _results(
+    opened: Opened, tell: Progress, seconds: dict[str, float]
+) -> tuple[AuditResults, dict[str, Any], dict[str, Points]]:
+    """Audit every checkpoint; how long each took goes into `seconds`."""
+    settings, ground = opened.settings, opened.ground
     checkpoints, vectors, kernels = [], {}, {}
     for name, subject in zip(settings.names, opened.subjects, strict=True):
         start = time.perf_counter()
@@ -147,7 +164,7 @@ def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
             }
         ),
     )
-    return Audit(settings, environment(seconds), results, vectors, kernels)
+    return results, vectors, kernels
 
 
 def _audit(
