@@ -8,6 +8,7 @@ by number. Both are of the building thread alone; nothing of torch is changed.
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -99,12 +100,24 @@ def build_within(limits: Limits, build: Callable[[], T]) -> T:
 
 def _stop(thread: threading.Thread) -> None:
     """End a thread by Python's own means; one that no step of the interpreter ends is left."""
-    wait = _FIRST
-    while thread.is_alive() and wait < _LAST:
-        number = ctypes.c_ulong(thread.ident or 0)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(number, ctypes.py_object(_OvertimeError))
-        thread.join(wait)
-        wait *= 2
+    wait, report = _FIRST, sys.unraisablehook
+
+    def unheard(unraisable: Any) -> None:
+        """Keep off the console what was called while an object was being deleted."""
+        if unraisable.exc_type is not _OvertimeError:
+            report(unraisable)
+
+    if not thread.is_alive():
+        return
+    sys.unraisablehook = unheard
+    try:
+        while thread.is_alive() and wait < _LAST:
+            number = ctypes.c_ulong(thread.ident or 0)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(number, ctypes.py_object(_OvertimeError))
+            thread.join(wait)
+            wait *= 2
+    finally:
+        sys.unraisablehook = report
 
 
 class _Meter(TorchFunctionMode):

@@ -38,8 +38,7 @@ _PROCESSES = frozenset(
     }
 )
 _CODE = frozenset({"exec", "import"})
-_THREADS = frozenset({"_thread.start_new_thread", "_thread.start_joinable_thread"})
-_WATCHED = _CONNECTIONS | _PROCESSES | _CODE | _THREADS
+_WATCHED = _CONNECTIONS | _PROCESSES | _CODE
 _MODULES = "transformers_modules"
 """The package that transformers makes of code that comes with checkpoints."""
 
@@ -67,6 +66,7 @@ class _Seal:
 _current: ContextVar[_Seal | None] = ContextVar("seal", default=None)
 _inherited: WeakKeyDictionary[threading.Thread, _Seal] = WeakKeyDictionary()
 _lock = threading.RLock()
+_plain_start = threading.Thread.start
 _stays = 0
 _was_offline: Any = None
 _watching = False
@@ -102,6 +102,7 @@ def _go_offline() -> None:
             _watching = True
         if _stays == 0:
             _was_offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+            threading.Thread.start = _start  # type: ignore[method-assign]
         _stays += 1
 
 
@@ -111,6 +112,15 @@ def _go_back() -> None:
         _stays -= 1
         if _stays == 0:
             constants.HF_HUB_OFFLINE = _was_offline
+            if threading.Thread.start is _start:
+                threading.Thread.start = _plain_start  # type: ignore[method-assign]
+
+
+def _start(self: threading.Thread) -> None:
+    """Start a thread that is sealed as the one that starts it."""
+    if (seal := _active()) is not None:
+        _inherited[self] = seal
+    _plain_start(self)
 
 
 def _active() -> _Seal | None:
@@ -126,11 +136,7 @@ def _watch(event: str, details: tuple[Any, ...]) -> None:
     seal = _active()
     if seal is None:
         return
-    if event in _THREADS:
-        thread = getattr(details[0], "__self__", None)
-        if isinstance(thread, threading.Thread):
-            _inherited[thread] = seal
-    elif event in _CODE:
+    if event in _CODE:
         if not seal.code and _is_downloaded(event, details):
             raise SealedError("a checkpoint's files asked for code of their own: it is not run")
     else:
