@@ -137,7 +137,7 @@ class _Meter(TorchFunctionMode):
         result = function(*args, **kwargs)
         if isinstance(result, Tensor):
             _check_size(result.numel() if result.device.type != "meta" else 0)
-            if not any(isinstance(value, Tensor) for value in args):
+            if not any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
                 self._count()
         return result
 
