@@ -2,8 +2,9 @@
 
 What may pass is said, not what may not: the keys that the model type's own configuration class
 declares or reads, nested ones by their own class, with values that are numbers, plain words, and
-lists and tables of these. What names something elsewhere, a backbone, a repository, a path, code,
-is left out; a model that cannot do without is refused.
+lists and tables of these; of other keys bare numbers, which models ask for too. What names
+something elsewhere, a backbone, a repository, a path, code, is left out; a model that cannot do
+without is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _FREE = re.compile(r"theta|seed|mask_value|limit|scale|base$")
 """Whole numbers that are no sizes."""
 _SHARE = re.compile(r"ratio|factor|mult|expan|width|depth|size|dim")
 """Fractions that sizes are made of."""
-_WORD = re.compile(r"[\w.+-]{0,40}|[A-Za-z*|-]{0,400}")
+_WORD = re.compile(r"[\w.+|-]{0,40}|[A-Za-z*|-]{0,400}")
 """A plain word, or a letter for each layer, as hybrid models have it."""
 _ELSEWHERE = re.compile(
     r"^_|auto_map|implementation|quantization|remote|name_or_path|(^|_)paths?$|url|repo|revision"
@@ -94,7 +95,9 @@ def _kept(
     known = declared(kind) | more
     kept: dict[str, Any] = {}
     for key, value in config.items():
-        if key not in known or key == "model_type" or _ELSEWHERE.search(key):
+        if key == "model_type" or _ELSEWHERE.search(key):
+            continue
+        if key not in known and not _is_bare(kind, key, value):
             continue
         if key == "id2label" and isinstance(value, Mapping):
             kept["num_labels"] = len(value)  # names say nothing of a model's shape
@@ -109,6 +112,15 @@ def _kept(
         elif _is_plain(value) and not (isinstance(value, str) and "backbone" in key):
             kept[key] = value
     return kept
+
+
+def _is_bare(kind: Kind, key: str, value: Any) -> bool:
+    """Tell whether it is a number that models ask for though no class declares it.
+
+    DeBERTa's `share_att_key` is one. A number names nothing, and may not replace a method.
+    """
+    is_number = isinstance(value, bool | int | float)
+    return is_number and key.isidentifier() and not hasattr(kind, key)
 
 
 def _inner(kind: Kind, key: str, value: Mapping[str, Any]) -> Kind | None:

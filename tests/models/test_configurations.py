@@ -41,7 +41,11 @@ def test_nothing_that_names_what_lies_elsewhere_passes(kind):
     assert "evil" not in said
 
 
-def test_undeclared_settings_are_left_out():
+def test_bare_numbers_that_a_model_asks_for_pass_though_no_class_declares_them():
+    assert kept("deberta-v2", share_att_key=True).share_att_key
+
+
+def test_other_undeclared_settings_are_left_out():
     found = kept(surprise="x", task_specific_params={"a": {"prefix": "b"}}, to_dict=1)
     assert not hasattr(found, "surprise")
     assert not hasattr(found, "task_specific_params")
