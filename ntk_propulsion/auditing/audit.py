@@ -43,6 +43,7 @@ from ntk_propulsion.errors import InputError, shown
 from ntk_propulsion.models.named import find_model
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.runs.sealed import sealed
 from ntk_propulsion.tasks import example_facts, task_facts
 
 Name = str | os.PathLike[str]
@@ -160,7 +161,9 @@ def open_audit(settings: AuditSettings, sources: Sequence[Source] | None = None)
     subjects = []
     for name, source in zip(settings.tuned, many, strict=True):
         try:
-            subjects.append(_subject(base, _open(source), settings.degree))
+            opened = _open(source)
+            with sealed():
+                subjects.append(_subject(base, opened, settings.degree))
         except InputError as error:
             if len(settings.tuned) == 1 or name in str(error):
                 raise
@@ -177,10 +180,16 @@ def _subject(base: Checkpoint, tuned: Checkpoint, degree: int | None) -> Subject
 
 
 def _open(source: Source) -> Checkpoint:
-    """Open the checkpoint that a name means, or that is in memory; no tensor is read yet."""
+    """Open the checkpoint that a name means, or that is in memory; no tensor is read yet.
+
+    What the user names on the hub is fetched before the seal.
+    """
     if isinstance(source, torch.nn.Module | Mapping):
-        return checkpoint_in_memory(source)
-    return open_checkpoint(find_model(os.fspath(source)).fetch())
+        with sealed():
+            return checkpoint_in_memory(source)
+    path = find_model(os.fspath(source)).fetch()
+    with sealed():
+        return open_checkpoint(path)
 
 
 def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
@@ -189,8 +198,17 @@ def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
     Raises:
         InputError: A file changed or is damaged where its header did not show it.
     """
-    settings, ground, tell = opened.settings, opened.ground, progress or Progress()
     seconds: dict[str, float] = {}
+    with sealed(code=opened.settings.trust_remote_code):
+        results, vectors, kernels = _results(opened, progress or Progress(), seconds)
+    return Audit(opened.settings, environment(seconds), results, vectors, kernels)
+
+
+def _results(
+    opened: Opened, tell: Progress, seconds: dict[str, float]
+) -> tuple[AuditResults, dict[str, Any], dict[str, Points]]:
+    """Audit every checkpoint; how long each took goes into `seconds`."""
+    settings, ground = opened.settings, opened.ground
     checkpoints, vectors, kernels = [], {}, {}
     for name, subject in zip(settings.names, opened.subjects, strict=True):
         start = time.perf_counter()
@@ -213,7 +231,7 @@ def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
             }
         ),
     )
-    return Audit(settings, environment(seconds), results, vectors, kernels)
+    return results, vectors, kernels
 
 
 def _audit(

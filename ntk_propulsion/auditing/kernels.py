@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import TypeVar
 
 import numpy as np
+from torch import nn
 
 from ntk_propulsion.auditing.checkpoint import (
     AuditedKernels,
@@ -116,14 +117,20 @@ def _joined(tables: Iterable[tuple[T, ...]]) -> tuple[T, ...]:
     return tuple(row for table in tables for row in table)
 
 
-def _metric(ends: Ends, ground: Ground) -> MetricChange:
-    """Score both ends on the kernels' examples."""
-    scores = [
-        evaluate(replace(ground.loaded, model=model), ground.task, ground.drawn)
-        for model in (ends.base, ends.tuned)
-    ]
-    base, tuned = (finite(found.metrics[ground.task.metric]) for found in scores)
+def _metric(ends: Ends, ground: Ground) -> MetricChange | None:
+    """Score both ends on the kernels' examples; an end whose outputs are others is not scored."""
+    if not any(ends.scored):
+        return None
+    base, tuned = (
+        _score(model, ground) if scored else None
+        for model, scored in zip((ends.base, ends.tuned), ends.scored, strict=True)
+    )
     return MetricChange(ground.task.metric, base, tuned)
+
+
+def _score(model: nn.Module, ground: Ground) -> float | None:
+    found = evaluate(replace(ground.loaded, model=model), ground.task, ground.drawn)
+    return finite(found.metrics[ground.task.metric])
 
 
 def _regime(measures: RegimeMeasures, heads: Collection[str], of: str) -> AuditedRegime:

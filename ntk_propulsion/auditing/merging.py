@@ -28,6 +28,7 @@ from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.told import Sizes, targets, told
 from ntk_propulsion.checkpoints import align
 from ntk_propulsion.errors import InputError, shown
+from ntk_propulsion.models.limits import Limits
 from ntk_propulsion.models.skeletons import build_skeleton
 from ntk_propulsion.runs.quiet import quiet
 
@@ -158,7 +159,7 @@ def _model(subject: Subject) -> tuple[nn.Module, dict[str, str]]:
             f"the base has no config.json that names its class, so PEFT cannot merge: {MERGE_FIRST}"
         )
     try:
-        model = build_skeleton(base.config).model
+        model = build_skeleton(base.config, limits=Limits(len(base))).model
     except InputError as error:
         raise InapplicableError(f"{error}: {MERGE_FIRST}") from None
     wanted = model.state_dict()

@@ -19,6 +19,7 @@ from ntk_propulsion.auditing.patterns import matches
 from ntk_propulsion.auditing.subject import Subject, real
 from ntk_propulsion.checkpoints import align
 from ntk_propulsion.errors import InputError, shown
+from ntk_propulsion.models.limits import Limits
 from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.models.skeletons import build_skeleton
 from ntk_propulsion.propulsion.config import PropulsionConfig
@@ -61,7 +62,7 @@ def _checked(what: str, check: Check, subject: Subject) -> Promise:
 
 def _model_tensors(subject: Subject) -> Counted:
     """Compare the file's tensors with those of the class that config.json names."""
-    skeleton = build_skeleton(subject.tuned.config)
+    skeleton = build_skeleton(subject.tuned.config, limits=Limits(len(subject.tuned)))
     wanted = dict(skeleton.model.named_parameters())
     plain = {name: key for key, name in subject.dialect.plain.items()}
     aligned = align(plain, wanted)
@@ -89,7 +90,8 @@ def _adapter_counts(subject: Subject) -> Counted:
 def _adapted(subject: Subject) -> nn.Module:
     """Return the model that our adapter was trained on, on the meta device."""
     kind = subject.tuned.metadata.get("base_class", "")
-    return build_skeleton(subject.base.config, kind, _labels(subject)).model
+    limits = Limits(len(subject.base))
+    return build_skeleton(subject.base.config, kind, _labels(subject), limits=limits).model
 
 
 def _labels(subject: Subject) -> int | None:

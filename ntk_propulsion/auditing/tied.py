@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ntk_propulsion.checkpoints import Checkpoint, align
 from ntk_propulsion.errors import InputError
+from ntk_propulsion.models.limits import Limits
 from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.models.skeletons import build_skeleton
 
@@ -44,14 +45,14 @@ def unsaved(base: Checkpoint) -> list[str]:
     modules = {name.rpartition(".")[0] for name in base}
     names = [f"{module}.weight" for module in sorted(modules)]
     with contextlib.suppress(InputError):
-        names += build_skeleton(base.config).shapes
+        names += build_skeleton(base.config, limits=Limits(len(base))).shapes
     return [name for name in dict.fromkeys(names) if name not in base]
 
 
 def _ties(subject: Subject) -> list[tuple[str, ...]]:
     """Return groups of modules of one weight, by the base's names where it has them."""
     try:
-        skeleton = build_skeleton(subject.base.config)
+        skeleton = build_skeleton(subject.base.config, limits=Limits(len(subject.base)))
         names = dict.fromkeys([*subject.base, *(f"{m}.weight" for m in subject.modules)])
         ours = {place: name for name, place in align(names, skeleton.shapes).pairs.items()}
     except InputError:

@@ -104,13 +104,14 @@ def names_of(path: Path, header: Header) -> Names:
     Raises:
         InputError: Transformers does not know the architecture, or the settings make no model.
     """
+    from ntk_propulsion.models.limits import Limits
     from ntk_propulsion.models.skeletons import build_skeleton
 
     architecture = header.settings.get("general.architecture")
     if not isinstance(architecture, str):
         raise InputError(f"{path} does not say its architecture (general.architecture)")
     config = _config(path, architecture, header)
-    skeleton = build_skeleton(config, _class(path, config))
+    skeleton = build_skeleton(config, _class(path, config), limits=Limits(len(header.entries)))
     config["architectures"] = [skeleton.class_name]
     mapping = _mapping(path, architecture, config, skeleton)
     sources: dict[str, list[str]] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
@@ -21,6 +20,7 @@ from ntk_propulsion.conversion.scaled import ScaledModel
 from ntk_propulsion.conversion.vectors import pooling_notes, read_vectors, scalings_of
 from ntk_propulsion.conversion.weights import Weights, locate
 from ntk_propulsion.errors import InputError, shown
+from ntk_propulsion.models.limits import Limits
 from ntk_propulsion.models.skeletons import Skeleton, build_skeleton
 from ntk_propulsion.propulsion.layers import check_degree
 
@@ -55,7 +55,7 @@ def read_scaled(
     if dialect.alone and plain is None:
         raise InputError(f"{checkpoint.path} is {dialect.words} without its base: add --base")
     described = _described(checkpoint, plain)
-    skeleton = _skeleton(described[0].path, checkpoint.metadata.get("base_class"))
+    skeleton = _skeleton(described[0], checkpoint.metadata.get("base_class"))
     tuned, names, homeless = locate(checkpoint, dialect.plain, skeleton, scalings)
     weights, trained = _over_base(tuned, plain, skeleton, checkpoint)
     named = _named(scalings, names, skeleton)
@@ -90,13 +90,14 @@ def _described(checkpoint: Checkpoint, base: Checkpoint | None) -> tuple[Checkpo
     return described
 
 
-def _skeleton(folder: Path, class_name: str | None) -> Skeleton:
+def _skeleton(described: Checkpoint, class_name: str | None) -> Skeleton:
     """Build the model that a folder's config.json describes; an adapter names its class itself."""
+    folder = described.path
     path = member(folder, "config.json")
     if path is None:
         raise InputError(f"{folder} has no config.json: name a folder in Hugging Face's layout")
     try:
-        return build_skeleton(read_json(path), class_name)
+        return build_skeleton(read_json(path), class_name, limits=Limits(len(described)))
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
 

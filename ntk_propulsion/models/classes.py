@@ -33,24 +33,21 @@ def match_classes(loaded: LoadedModel, task: Task) -> None:
     names = [str((config.id2label or {}).get(i, "")) for i in range(task.num_labels)]
     order = output_order(names, task.labels)
     if order is None:
-        loaded.notes.append(
-            f"the outputs of {loaded.name} are called {_listed(names)}: that they stand in the "
-            f"order of the task's classes, {_listed(task.labels)}, could not be checked"
-        )
+        loaded.notes.append(unchecked(loaded.name, names, task))
         return
     if order == sorted(order):
         return
-    if not _reorder(loaded, task, order):
+    if reorder_outputs(loaded, task, order) is None:
         raise InputError(
-            f"the outputs of model {loaded.name!r} are {_listed(names)}, the classes of task "
-            f"{task.name!r} {_listed(task.labels)}, and no linear layer makes the logits alone "
+            f"the outputs of model {loaded.name!r} are {listed(names)}, the classes of task "
+            f"{task.name!r} {listed(task.labels)}, and no linear layer makes the logits alone "
             "that could be put in this order: use the head probe or random"
         )
     config.id2label = {i: names[output] for i, output in enumerate(order)}
     config.label2id = {name: i for i, name in config.id2label.items()}
     loaded.notes.append(
         f"the outputs of {loaded.name} were put in the order of the task's classes, "
-        f"{_listed(task.labels)}"
+        f"{listed(task.labels)}"
     )
 
 
@@ -75,30 +72,52 @@ def _plain(name: str) -> str:
     return "".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
 
 
+def unchecked(whose: str, names: Sequence[str], task: Task) -> str:
+    """Return the note on outputs whose names do not tell which class each is."""
+    called = f"are called {listed(names)}" if names else "have no names in its files"
+    return (
+        f"the outputs of {whose} {called}: that they stand in the order of the task's classes, "
+        f"{listed(task.labels)}, could not be checked"
+    )
+
+
 @torch.no_grad()
-def _reorder(loaded: LoadedModel, task: Task, order: list[int]) -> bool:
-    """Reorder the rows of the last linear layer; return whether the logits followed."""
+def reorder_outputs(loaded: LoadedModel, task: Task, order: Sequence[int]) -> str | None:
+    """Reorder the rows of the last linear layer, and see whether the logits follow.
+
+    The layer gets new tensors, so that memory that it shares with another model stays as it is.
+
+    Returns:
+        The layer's name; None, and the model as it was, where no such layer makes the logits.
+    """
     texts = [e for e in (*task.test, *task.train) if e.text.strip()][:2]
     batch = encode(loaded, texts).batch
     try:
-        _, layer = final_linear(loaded.model, batch)
+        name, layer = final_linear(loaded.model, batch)
     except InputError:
-        return False
-    before = _logits(loaded.model, batch)
+        return None
+    before, held = _logits(loaded.model, batch), (layer.weight.data, _data(layer.bias))
     _take_rows(layer, order)
     # Of two classes the change may be small: it must be right to the last digits.
     tolerance = 16 * torch.finfo(before.dtype).eps
     scale = float(before.abs().max())
-    if torch.allclose(_logits(loaded.model, batch), before[:, order], tolerance, tolerance * scale):
-        return True
-    _take_rows(layer, sorted(range(len(order)), key=order.__getitem__))
-    return False
+    wanted = before[:, list(order)]
+    if torch.allclose(_logits(loaded.model, batch), wanted, tolerance, tolerance * scale):
+        return name
+    layer.weight.data = held[0]
+    if held[1] is not None:
+        layer.bias.data = held[1]
+    return None
 
 
-def _take_rows(layer: nn.Linear, order: list[int]) -> None:
-    layer.weight.copy_(layer.weight[order])
+def _data(parameter: Tensor | None) -> Tensor | None:
+    return None if parameter is None else parameter.data
+
+
+def _take_rows(layer: nn.Linear, order: Sequence[int]) -> None:
+    layer.weight.data = layer.weight.data[list(order)]
     if layer.bias is not None:
-        layer.bias.copy_(layer.bias[order])
+        layer.bias.data = layer.bias.data[list(order)]
 
 
 def _logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -107,6 +126,7 @@ def _logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return logits
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names of outputs or classes in words, the first six of them."""
     few = [name if name.isprintable() and len(name) < 40 else shown(name) for name in names[:6]]
     return ", ".join([*few, *["..."] * (len(names) > 6)])

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from ntk_propulsion.errors import InputError, unknown
 from ntk_propulsion.models.classes import match_classes
 from ntk_propulsion.models.heads import base_prefix, random_head
 from ntk_propulsion.models.loaded import Head, LoadedModel
 from ntk_propulsion.models.named import NAMED, Location, find_model
+from ntk_propulsion.models.skeletons import build_skeleton
 from ntk_propulsion.models.tokens import check_padding
 from ntk_propulsion.runs.quiet import quiet
+from ntk_propulsion.runs.sealed import sealed
 from ntk_propulsion.tasks import Task
+
+_WEIGHTS = ("model*.safetensors*", "pytorch_model*.bin*")
+_MOST_PER_BYTE = 16
+"""Parameters that a byte holds at most: two of 4 bits, and some room."""
+_DRAWN = 2**24
+"""Parameters that are drawn anew: a head, a pooler."""
 
 
 def load_model(
@@ -53,7 +64,11 @@ def load_model(
     location = find_model(name)
     if location.path is not None:
         _check_folder(location.path)
-    with quiet(), torch.random.fork_rng(devices=[]):
+    # What lies on this machine is loaded without a connection; code runs on the user's word alone.
+    seal = nullcontext() if location.path is None or trust_remote_code else sealed()
+    with seal, quiet(), torch.random.fork_rng(devices=[]):
+        if location.path is not None and not trust_remote_code:
+            _check_described(location.path, name)
         torch.manual_seed(seed)
         model, info = _load_weights(location, name, task, trust_remote_code, dtype)
         tokenizer = _load_tokenizer(location.address, name, trust_remote_code)
@@ -93,10 +108,32 @@ def _check_folder(path: Path) -> None:
         raise InputError(f"no folder {path}: name a model folder in Hugging Face's layout")
     if not (path / "config.json").is_file():
         raise InputError(f"{path} has no config.json: name a folder in Hugging Face's layout")
-    patterns = ("model*.safetensors*", "pytorch_model*.bin*")
-    if not any(any(path.glob(pattern)) for pattern in patterns):
+    if not any(any(path.glob(pattern)) for pattern in _WEIGHTS):
         raise InputError(
             f"{path} has no weights: it needs model.safetensors (or pytorch_model.bin)"
+        )
+
+
+def _check_described(folder: Path, name: str) -> None:
+    """Refuse a folder whose config.json describes a model far larger than its files.
+
+    transformers would make it whole, in memory, and draw every number that the files lack.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        class_name = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[config["model_type"]]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return  # loading says what is wrong
+    try:
+        model = build_skeleton(config, class_name).model
+    except InputError as error:
+        raise InputError(f"cannot load model {name!r}: {error}") from None
+    described = sum(parameter.numel() for parameter in model.parameters())
+    held = sum(f.stat().st_size for pattern in _WEIGHTS for f in folder.glob(pattern))
+    if described > _MOST_PER_BYTE * held + _DRAWN:
+        raise InputError(
+            f"model {name!r}: its config.json describes {described:,} parameters, and its files "
+            f"hold {held:,} bytes: they do not belong together"
         )
 
 

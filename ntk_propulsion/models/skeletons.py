@@ -1,15 +1,14 @@
 """Models without weights, from a stranger's configuration: modules, names and shapes.
 
-Nothing but settings is taken from the configuration. No code that it names is run, no kernels are
-fetched, no other repository is asked; sizes that would take for ever to build are refused: counts
-of layers, experts and the like above `MOST`, any other number above `LARGEST`. Parameters lie on
-the meta device, so that a large model costs no memory. No library builds a model so: transformers'
-own loading follows `auto_map`, quantisation and attention settings of the file.
+Nothing but settings is taken from the configuration (`ntk_propulsion.models.configurations`), the
+model is built in the sealed context, so that nothing connects or runs what it names
+(`ntk_propulsion.runs.sealed`), and within limits (`ntk_propulsion.models.limits`). Parameters lie
+on the meta device, so that a large model costs no memory. No library builds a model so:
+transformers' own loading follows `auto_map`, quantisation and attention settings of the file.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,19 +17,13 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import CONFIG_MAPPING, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from ntk_propulsion.errors import InputError, shown
+from ntk_propulsion.models.configurations import MOST_LABELS, settings_of
+from ntk_propulsion.models.limits import LimitError, Limits, build_within
 from ntk_propulsion.runs.quiet import quiet
-
-LARGEST = 2**24
-"""No number in a model's configuration is larger, by size."""
-MOST = 2000
-"""No number of layers, experts or labels is larger."""
-_ENDLESS = ("videomae",)
-"""Model types whose constructor fills a table number by number: ten minutes at 4096 pixels."""
-_COUNTED = re.compile(r"layer|expert|block|depth|stage|labels|hop")
-_DROPPED = re.compile(r"implementation|auto_map|quantization|^_|remote|_name_or_path")
+from ntk_propulsion.runs.sealed import SealedError, sealed
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,11 @@ class Skeleton:
 
 
 def build_skeleton(
-    config: Mapping[str, Any], class_name: str | None = None, labels: int | None = None
+    config: Mapping[str, Any],
+    class_name: str | None = None,
+    labels: int | None = None,
+    *,
+    limits: Limits | None = None,
 ) -> Skeleton:
     """Build the model that a configuration describes; no weights are read, no code is run.
 
@@ -77,25 +74,45 @@ def build_skeleton(
         class_name: The model's class in transformers, e.g. ``"BertForSequenceClassification"``; by
             default the first that the configuration names under architectures.
         labels: Its number of outputs, if not the configuration's.
+        limits: What building may cost; tell it how many tensors the checkpoint's files hold.
 
     Raises:
-        InputError: There is no such class, a number is larger than any model's, or the
-            configuration makes no model, or one that may take for ever.
+        InputError: There is no such class, a number is larger than any model's, the model is made
+            of what lies elsewhere, the configuration makes no model, or one beyond the limits.
     """
-    kind = _class(_architecture(config) if class_name is None else class_name)
-    kept = {key: value for key, value in config.items() if not _DROPPED.search(key)}
-    _check_sizes(kept)
-    if kept.get("model_type") in _ENDLESS:
-        raise InputError(f"a {kind.__name__} may take for ever to build, so it is not built")
+    name = _architecture(config) if class_name is None else class_name
+    if labels is not None and not 0 < labels <= MOST_LABELS:
+        raise InputError(f"a head of {labels:,} outputs is more than any model has")
+    with sealed(), quiet():
+        kind = _class(name)
+
+        def build() -> nn.Module:
+            with sealed(), torch.device("meta"):  # sealed also where it outlives its time
+                settings = _settings(config, kind)
+                if labels is not None:
+                    settings.num_labels = labels
+                return kind(settings).eval()
+
+        try:
+            return Skeleton(build_within(limits or Limits(), build))
+        except (LimitError, SealedError) as error:
+            raise InputError(f"{_no_model(kind)}: {error}") from None
+        except InputError:
+            raise
+        except Exception as error:  # as many kinds as configurations that make no sense
+            text = shown(" ".join(str(error).split()))
+            raise InputError(f"{_no_model(kind)}: {text}") from None
+
+
+def _settings(config: Mapping[str, Any], kind: type[PreTrainedModel]) -> PretrainedConfig:
     try:
-        settings = CONFIG_MAPPING[str(kept.pop("model_type", ""))].from_dict(kept)
-        if labels is not None:
-            settings.num_labels = labels
-        with quiet(), torch.device("meta"):
-            return Skeleton(kind(settings).eval())
-    except Exception as error:  # as many kinds as configurations that make no sense
-        text = shown(" ".join(str(error).split()))
-        raise InputError(f"config.json makes no {kind.__name__}: {text}") from None
+        return settings_of(config)
+    except InputError as error:
+        raise InputError(f"{_no_model(kind)}: {error}") from None
+
+
+def _no_model(kind: type[PreTrainedModel]) -> str:
+    return f"config.json makes no {kind.__name__}"
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
@@ -111,17 +128,3 @@ def _class(name: str) -> type[PreTrainedModel]:
     if isinstance(cls, type) and issubclass(cls, PreTrainedModel) and cls is not PreTrainedModel:
         return cls
     raise InputError(f"transformers has no model class {shown(name)}")
-
-
-def _check_sizes(value: Any, key: str = "") -> None:
-    """Refuse a number, however deep it stands, that is larger than any model's."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            _check_sizes(item, str(name))
-    elif isinstance(value, list):
-        for item in value:
-            _check_sizes(item, key)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        limit = MOST if _COUNTED.search(key) else LARGEST
-        if not -LARGEST <= value <= limit:
-            raise InputError(f"config.json says {shown(key)} {value}, more than any model has")
