@@ -26,7 +26,8 @@ from ntk_propulsion.auditing.vectors import compare_vectors, vector_results
 from ntk_propulsion.auditing.verdicts import answer, verdicts
 from ntk_propulsion.auditing.weights import Weights, compare_weights
 from ntk_propulsion.checkpoints import Checkpoint, open_checkpoint
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.checkpoints.budget import Budget, unbudgeted
+from ntk_propulsion.errors import InputError, plain, plainly
 from ntk_propulsion.models.named import find_model
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.progress import Progress
@@ -57,6 +58,7 @@ def audit_checkpoint(
     degree: int | None = None,
     task: Name | None = None,
     progress: Progress | None = None,
+    budget: Budget | None = None,
     **options: Any,
 ) -> Audit:
     """Audit one or several trained checkpoints.
@@ -73,11 +75,14 @@ def audit_checkpoint(
         degree: The power k of the gains, for checkpoints that don't say it.
         task: Kernels are computed on it; None for no kernels.
         progress: Is told of each step.
+        budget: What the files may cost in seconds and bytes read; by default generous multiples of
+            their sizes.
         **options: Other fields of `ntk_propulsion.auditing.settings.AuditSettings`: data, examples,
             spectra, seed ...
 
     Raises:
-        InputError: A checkpoint cannot be read, is more than tensors, or is not of this base.
+        InputError: A checkpoint cannot be read, is more than tensors, or is not of this base, or
+            the budget is spent.
     """
     many = tuned if isinstance(tuned, list | tuple) else (tuned,)
     try:
@@ -90,7 +95,8 @@ def audit_checkpoint(
         )
     except TypeError as error:
         raise InputError(f"an audit has no such setting: {error}") from None
-    return run_audit(open_audit(settings), progress)
+    with budget or Budget():
+        return run_audit(open_audit(settings), progress)
 
 
 def open_audit(settings: AuditSettings) -> Opened:
@@ -109,7 +115,8 @@ def open_audit(settings: AuditSettings) -> Opened:
             if len(settings.tuned) == 1 or name in str(error):
                 raise
             raise InputError(f"{name}: {error}") from None
-    return Opened(settings, subjects, prepare_ground(settings) if settings.task else None)
+    with unbudgeted():  # its work is of the size that the settings say
+        return Opened(settings, subjects, prepare_ground(settings) if settings.task else None)
 
 
 def _open(name: str) -> Checkpoint:
@@ -130,7 +137,7 @@ def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
         start = time.perf_counter()
         checkpoint, points = _audit(name, subject, opened, tell)
         checkpoints.append(checkpoint)
-        vectors[name] = {module: z.numpy() for module, z in subject.vectors.items()}
+        vectors[name] = {plain(module): z.numpy() for module, z in subject.vectors.items()}
         kernels[name] = points
         seconds[name] = time.perf_counter() - start
     results = AuditResults(
@@ -147,7 +154,7 @@ def run_audit(opened: Opened, progress: Progress | None = None) -> Audit:
             }
         ),
     )
-    return Audit(settings, environment(seconds), results, vectors, kernels)
+    return Audit(settings, environment(seconds), plainly(results), vectors, kernels)
 
 
 def _audit(
@@ -193,7 +200,8 @@ def _kernels(
         return AuditedKernels("the checkpoint holds NaN or infinite values"), {}
     progress.begin(f"{name}: kernels of {opened.settings.examples} examples")
     try:
-        return kernel_results(subject, opened.ground, opened.settings)
+        with unbudgeted():
+            return kernel_results(subject, opened.ground, opened.settings)
     except InputError as reason:  # weights are audited all the same
         return AuditedKernels(str(reason)), {}
 

@@ -13,6 +13,7 @@ from torch import nn
 from ntk_propulsion.auditing.checkpoint import Promise
 from ntk_propulsion.auditing.subject import Subject, real
 from ntk_propulsion.checkpoints import align
+from ntk_propulsion.checkpoints.budget import spend
 from ntk_propulsion.errors import InputError, shown
 from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.models.skeletons import build_skeleton
@@ -48,6 +49,7 @@ def adapter_settings(subject: Subject) -> PropulsionConfig:
 
 
 def _checked(what: str, check: Check, subject: Subject) -> Promise:
+    spend(at=f"what its configuration promises ({what})")
     try:
         return Promise(what, *check(subject))
     except (InputError, IndexError) as error:  # a factor without dimensions, for one

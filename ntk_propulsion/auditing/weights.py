@@ -17,6 +17,7 @@ from torch import Tensor
 from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.subject import Subject, real
 from ntk_propulsion.auditing.tables import AllLayers, AuditedLayer, AuditedTensor, ClosestLoRA
+from ntk_propulsion.checkpoints.budget import afford, spend
 from ntk_propulsion.models.roles import is_norm, role_of
 from ntk_propulsion.theory.changes import LayerWeights, tensor_change
 from ntk_propulsion.theory.update_spectrum import RANKS, LowRank
@@ -99,6 +100,7 @@ def compare_weights(
 def _module(work: _Pass, module: str, names: list[str]) -> None:
     """Compare the tensors of one module, and the layer that they make."""
     subject = work.subject
+    spend(at=f"layer {module}")
     changed = module in subject.modules
     inside = {f"{module}.weight", f"{module}.bias"}
     for name in names:
@@ -129,6 +131,9 @@ def _without(module: str, reason: str) -> AuditedLayer:
 
 
 def _compare_layer(work: _Pass, module: str, before: LayerWeights, after: LayerWeights) -> None:
+    if work.spectra:  # at the best speed there is: what is refused takes longer in any case
+        short, long = sorted(before.weight.shape)
+        afford(4 * long * short**2 / 1e11, f"the singular values of {module}")
     # Each layer its own directions, the same whatever other layers there are.
     seed = [work.seed, *module.encode()]
     update = layer_update(before, after, seed, spectrum=work.spectra)

@@ -23,7 +23,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         InputError: There is nothing, it is damaged, or it is more than tensors.
     """
-    path = Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"no checkpoint at {path}: {error}") from None
     if status(path) is None:
         raise InputError(f"no checkpoint at {path}")
     if not path.is_dir():

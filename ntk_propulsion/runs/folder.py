@@ -180,11 +180,14 @@ class Run:
         )
         try:
             found = json.loads(path.read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             raise foreign from None
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise foreign
-        return found["settings"]
+        settings = found.get("settings")
+        if not isinstance(settings, dict):
+            raise InputError(f"{path} is damaged: it holds no settings; choose another --out")
+        return settings
 
     def _check_same(self, before: dict[str, Any]) -> None:
         differing = sorted(
