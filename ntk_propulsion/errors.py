@@ -90,7 +90,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     if near:
         hint = f"did you mean {' or '.join(each[:60] for each in near)}?"
     else:
-        hint = f"known: {', '.join(names[:_NAMES])}"
+        hint = f"known: {', '.join(names[:_NAMES]) or 'none'}"
     return InputError(f"unknown {what} {shown(name)}: {hint}")
 
 

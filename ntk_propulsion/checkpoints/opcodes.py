@@ -33,7 +33,7 @@ _LITERALS = {
 }
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _UNREAD = {
-    re.compile(r"_rebuild_qtensor$|^torch\.(q|Q)u?(I|i)nt"): "quantised tensors: dequantise them",
+    re.compile(r"_rebuild_qtensor$|^torch\.(q|Q)[uU]?(I|i)nt"): "quantised tensors: dequantise",
     re.compile(r"sparse"): "sparse tensors: make them dense (to_dense)",
     re.compile(r"_rebuild_nested"): "nested tensors: save their parts",
     re.compile(r"^torch\.(u?int[1-7]|bits\w+|float4\w*)$"): "numbers below a byte: convert them",

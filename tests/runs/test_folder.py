@@ -142,3 +142,14 @@ def test_a_damaged_report_is_named(tmp_path):
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(InputError, match=r"report\.json is damaged"):
         run.report()
+
+
+@pytest.mark.parametrize("settings", [None, 3, [], "x"])
+def test_a_run_without_settings_is_damaged_in_one_line(tmp_path, settings):
+    content = {"format": "ntk_propulsion.run/1"} | (
+        {} if settings is None else {"settings": settings}
+    )
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    for flags in ({"overwrite": False, "resume": True}, {"overwrite": False, "resume": False}):
+        with pytest.raises(InputError, match="holds no settings"):
+            Run(tmp_path, {"x": 1}).check(**flags)

@@ -153,3 +153,14 @@ def test_the_schema_has_names_types_and_docstrings():
     assert leaf["description"] == "A leaf."
     assert leaf["properties"]["size"]["description"] == "In cm."
     assert leaf["properties"]["kind"]["enum"] == ["green", "red"]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_what_would_steer_a_terminal_is_escaped_and_read_back_as_it_was(text):
+    written = to_json({"text": text})
+    assert all(character.isprintable() or character == "\n" for character in written)
+    assert json.loads(written) == {"text": text}
+
+
+def test_half_a_surrogate_pair_is_spelt_out():
+    assert json.loads(to_json({"a\udcff": ["\ud800"]})) == {"a\\udcff": ["\\ud800"]}
