@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 from dataclasses import dataclass
@@ -216,8 +217,8 @@ def _tasks() -> dict[str, Input]:
 
 
 def _distributed(tuned: State, folder: Path) -> Input:
-    from torch.distributed.checkpoint import FileSystemWriter
-    from torch.distributed.checkpoint import save as write_distributed
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save as write_distributed
 
     place = folder / "dcp"
     with quiet():
@@ -253,7 +254,7 @@ def _deepspeed(tuned: State, folder: Path) -> Input:
 
 
 def _gguf(tuned: State, folder: Path) -> Input:
-    import gguf
+    gguf = importlib.import_module("gguf")  # where it is installed
 
     path = folder / "x.gguf"
     writer = gguf.GGUFWriter(path, "llama")

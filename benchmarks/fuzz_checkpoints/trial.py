@@ -28,8 +28,10 @@ DRAWN = 2000
 """Every so manieth mutant's figures are drawn too, which takes as long as fifty without."""
 PAGES = 4
 """Every so manieth mutant of a kind gets its page."""
-FAULTS = ("crash", "hang", "traceback", "code run", "connection", "file written")
-FAULTS += ("long line", "control character", "unclear")
+FAULTS = (
+    *("crash", "hang", "traceback", "code run", "connection", "file written"),
+    *("long line", "control character", "unclear"),
+)
 
 
 @dataclass(frozen=True)
@@ -106,17 +108,17 @@ class Bench:
             return _load(path)
         budget = ("--budget-seconds", BUDGET)
         if case.action == "convert":
-            told = ("convert", path, "--base", self.base, "--out", out)
-            return self._command(*told, *case.options, *budget)
+            into = ("convert", path, "--base", self.base, "--out", out)
+            return self._command(*into, *case.options, *budget)
         with self._shown(number):
             if case.action == "report":
                 return self._command("report", place / "in")
             if case.action == "resume":
                 tuned = self.folder / "right" / "a.safetensors"
-                told = ("audit", "--base", self.base, "--tuned", tuned, *budget)
-                return self._command(*told, "--resume", "--out", place / "in")
-            given = ("audit", "--base", self.base, "--tuned", path, "--out", out)
-            return self._command(*given, *budget)
+                again = ("audit", "--base", self.base, "--tuned", tuned, "--out", place / "in")
+                return self._command(*again, "--resume", *budget)
+            fresh = ("audit", "--base", self.base, "--tuned", path, "--out", out)
+            return self._command(*fresh, *budget)
 
     @contextmanager
     def _shown(self, number: int) -> Iterator[None]:

@@ -169,14 +169,22 @@ def _tokens(subject: Subject) -> Counted:
     return promised, found, promised == found, words
 
 
+def _ends(module: str) -> list[str]:
+    """Return what a target may be called that means a module: its name, and each end of it."""
+    parts = module.split(".")
+    return [".".join(parts[i:]) for i in range(len(parts))]
+
+
 def _targets(subject: Subject) -> Counted:
     """Compare the adapted modules with the configuration's list of their names."""
     targets = subject.tuned.adapter_config.get("target_modules")
     if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
         raise InputError("target_modules is no list of names")
     modules = list(subject.modules.values())
-    stray = [m for m in modules if not any(m == t or m.endswith(f".{t}") for t in targets)]
-    unused = [t for t in targets if not any(m == t or m.endswith(f".{t}") for m in modules)]
+    ends = {end for module in modules for end in _ends(module)}
+    known = set(targets)
+    stray = [module for module in modules if known.isdisjoint(_ends(module))]
+    unused = [target for target in targets if target not in ends]
     words = f"{len(modules)} modules are adapted, all of them targets and every target among them"
     if stray or unused:
         words = (

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 from rich.segment import Segment
+from safetensors import SafetensorError
 
 from ntk_propulsion.errors import InputError, one_line, plain
 from ntk_propulsion.runs.options import option
@@ -104,6 +105,8 @@ def run_command(command: click.Command, arguments: list[str] | None = None) -> i
         return _say("interrupted", INTERRUPTED)
     except OSError as error:  # a full disk, a name too long: the system's refusals, not bugs
         return _say(f"error: {_refused(error)}", BAD_INPUT)
+    except SafetensorError as error:  # its words for a full disk
+        return _say(f"error: tensors cannot be written or read: {error}", BAD_INPUT)
     except MemoryError:
         return _say("error: there is not enough memory for this", BAD_INPUT)
     return status if isinstance(status, int) else 0

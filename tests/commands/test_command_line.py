@@ -2,6 +2,7 @@ import errno
 
 import click
 import pytest
+from safetensors import SafetensorError
 
 from ntk_propulsion.commands.command_line import (
     Interrupted,
@@ -147,6 +148,7 @@ def test_nothing_that_is_shown_steers_the_terminal(capsys, monkeypatch):
         OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000),
         OSError("a library's own words"),
         MemoryError(),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
         click.UsageError("\x1b[31m" * 100),
         InputError("\u202e" * 400),
     ],
