@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.runs.folder import Run
+from ntk_propulsion.runs.folder import Run, default_folder
 
 
 def begun(folder, **settings):
@@ -153,3 +153,7 @@ def test_a_run_without_settings_is_damaged_in_one_line(tmp_path, settings):
     for flags in ({"overwrite": False, "resume": True}, {"overwrite": False, "resume": False}):
         with pytest.raises(InputError, match="holds no settings"):
             Run(tmp_path, {"x": 1}).check(**flags)
+
+
+def test_a_run_of_a_long_name_has_a_folder_that_a_disk_takes():
+    assert len(default_folder("x" * 5000).name) < 200

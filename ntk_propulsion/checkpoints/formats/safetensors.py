@@ -67,7 +67,7 @@ class SafetensorsFile(PlainFile):
                 with safe_open(path, framework="pt") as file:
                     self.metadata: dict[str, str] = file.metadata() or {}
                 header = json_object(raw.read(length), path)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, RuntimeError, MemoryError) as error:
             raise InputError(f"{path} is not a whole safetensors file: {error}") from None
         header.pop("__metadata__", None)
         if not header:
