@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from ntk_propulsion.errors import InputError, one_line, plain
 from ntk_propulsion.runs.options import option
 from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.runs.records import seen
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # as shells have it for Ctrl-C
@@ -56,7 +57,7 @@ class Output:
             document: All results, as JSON.
         """
         if self.json:
-            click.echo(document.rstrip())
+            click.echo(seen(document.rstrip()))
         else:
             place = f"[bold]{escape(str(place))}[/bold]"
             PlainConsole(highlight=False).print(place, soft_wrap=True)

@@ -46,7 +46,12 @@ def to_json(obj: Any) -> str:
     except UnicodeEncodeError:  # half a surrogate pair, of a path's odd byte for one: spelt out
         written = msgspec.json.encode(_encodable(msgspec.to_builtins(obj, enc_hook=_plain)))
     text = msgspec.json.format(written, indent=INDENT).decode()
-    return _UNSEEN.sub(_escaped, text) + "\n"
+    return seen(text) + "\n"
+
+
+def seen(document: str) -> str:
+    """Return the same JSON with all that would act on a terminal as escapes."""
+    return _UNSEEN.sub(_escaped, document)
 
 
 def from_json(form: type[T], text: str | bytes) -> T:
@@ -56,7 +61,9 @@ def from_json(form: type[T], text: str | bytes) -> T:
         InputError: The text is not JSON, or not of such an object; it says where.
     """
     try:
-        return msgspec.json.decode(text, type=form, dec_hook=_restored)
+        # What is passed over is not decoded: a byte there that is no text is refused here.
+        known = text.decode() if isinstance(text, bytes) else text
+        return msgspec.json.decode(known, type=form, dec_hook=_restored)
     except msgspec.ValidationError as error:
         raise InputError(_in_words(str(error))) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.runs.records import from_json, schema, to_json
+from ntk_propulsion.runs.records import from_json, schema, seen, to_json
 
 
 @dataclass(frozen=True)
@@ -164,3 +164,9 @@ def test_what_would_steer_a_terminal_is_escaped_and_read_back_as_it_was(text):
 
 def test_half_a_surrogate_pair_is_spelt_out():
     assert json.loads(to_json({"a\udcff": ["\ud800"]})) == {"a\\udcff": ["\\ud800"]}
+
+
+def test_a_byte_that_is_no_text_is_refused_wherever_it_stands():
+    with pytest.raises(InputError, match="no whole JSON"):
+        from_json(Leaf, b'{"unknown": "\xa4"}')
+    assert json.loads(seen('{"a": "\u202e\u009b"}')) == {"a": "\u202e\u009b"}
