@@ -36,10 +36,11 @@ from ntk_propulsion.checkpoints import (
     checkpoint_in_memory,
     open_checkpoint,
 )
+from ntk_propulsion.checkpoints.budget import Budget, unbudgeted
 from ntk_propulsion.checkpoints.causes import NothingPairsError, nothing_pairs
 from ntk_propulsion.checkpoints.kohya import as_peft
 from ntk_propulsion.checkpoints.memory import words_of
-from ntk_propulsion.errors import InputError, shown
+from ntk_propulsion.errors import InputError, plain, plainly, shown
 from ntk_propulsion.models.named import find_model
 from ntk_propulsion.runs.environment import environment
 from ntk_propulsion.runs.progress import Progress
@@ -73,6 +74,7 @@ def audit_checkpoint(
     degree: int | None = None,
     task: Name | None = None,
     progress: Progress | None = None,
+    budget: Budget | None = None,
     **options: Any,
 ) -> Audit:
     """Audit one or several trained checkpoints.
@@ -102,11 +104,14 @@ def audit_checkpoint(
         task: Kernels are computed on it; None for no kernels. The base then has to be a name or a
             folder, which has the tokenizer.
         progress: Is told of each step.
+        budget: What the files may cost in seconds and bytes read; by default generous multiples of
+            their sizes.
         **options: Other fields of `ntk_propulsion.auditing.settings.AuditSettings`: data, examples,
             spectra, seed ...
 
     Raises:
-        InputError: A checkpoint cannot be read, is more than tensors, or is not of this base.
+        InputError: A checkpoint cannot be read, is more than tensors, or is not of this base, or
+            the budget is spent.
     """
     many = tuned if isinstance(tuned, list | tuple) else (tuned,)
     if task is not None and _in_memory(base):
@@ -124,7 +129,8 @@ def audit_checkpoint(
         )
     except TypeError as error:
         raise InputError(f"an audit has no such setting: {error}") from None
-    return run_audit(open_audit(settings, [base, *many]), progress)
+    with budget or Budget():
+        return run_audit(open_audit(settings, [base, *many]), progress)
 
 
 def _name(source: Any) -> str:
@@ -168,7 +174,8 @@ def open_audit(settings: AuditSettings, sources: Sequence[Source] | None = None)
             if len(settings.tuned) == 1 or name in str(error):
                 raise
             raise InputError(f"{name}: {error}") from None
-    return Opened(settings, subjects, prepare_ground(settings) if settings.task else None)
+    with unbudgeted():  # its work is of the size that the settings say
+        return Opened(settings, subjects, prepare_ground(settings) if settings.task else None)
 
 
 def _subject(base: Checkpoint, tuned: Checkpoint, degree: int | None) -> Subject:
@@ -214,7 +221,7 @@ def _results(
         start = time.perf_counter()
         checkpoint, points = _audit(name, subject, opened, tell)
         checkpoints.append(checkpoint)
-        vectors[name] = {module: z.numpy() for module, z in subject.vectors.items()}
+        vectors[name] = {plain(module): z.numpy() for module, z in subject.vectors.items()}
         kernels[name] = points
         seconds[name] = time.perf_counter() - start
     results = AuditResults(
@@ -231,7 +238,7 @@ def _results(
             }
         ),
     )
-    return results, vectors, kernels
+    return plainly(results), vectors, kernels
 
 
 def _audit(
@@ -279,7 +286,8 @@ def _kernels(
         return AuditedKernels("the checkpoint holds NaN or infinite values"), {}
     progress.begin(f"{name}: kernels of {opened.settings.examples} examples")
     try:
-        return kernel_results(subject, opened.ground, opened.settings)
+        with unbudgeted():
+            return kernel_results(subject, opened.ground, opened.settings)
     except InputError as reason:  # weights are audited all the same
         return AuditedKernels(str(reason)), {}
 

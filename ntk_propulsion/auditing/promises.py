@@ -18,6 +18,7 @@ from ntk_propulsion.auditing.factors import pruned_rank
 from ntk_propulsion.auditing.patterns import matches
 from ntk_propulsion.auditing.subject import Subject, real
 from ntk_propulsion.checkpoints import align
+from ntk_propulsion.checkpoints.budget import spend
 from ntk_propulsion.errors import InputError, shown
 from ntk_propulsion.models.limits import Limits
 from ntk_propulsion.models.roles import role_of
@@ -54,6 +55,7 @@ def adapter_settings(subject: Subject) -> PropulsionConfig:
 
 
 def _checked(what: str, check: Check, subject: Subject) -> Promise:
+    spend(at=f"what its configuration promises ({what})")
     try:
         return Promise(what, *check(subject))
     except (InputError, IndexError) as error:  # a factor without dimensions, for one
@@ -184,6 +186,12 @@ def _tokens(subject: Subject) -> Counted:
     promised, found = tokens * parts, subject.tuned[prompts[0]].shape[0]
     words = f"adapter_config.json says {promised} virtual tokens, the prompt has {found}"
     return promised, found, promised == found, words
+
+
+def _ends(module: str) -> list[str]:
+    """Return what a target may be called that means a module: its name, and each end of it."""
+    parts = module.split(".")
+    return [".".join(parts[i:]) for i in range(len(parts))]
 
 
 def _targets(subject: Subject) -> Counted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, plain
 from ntk_propulsion.runs.options import option
 
 
@@ -56,9 +56,10 @@ class AuditSettings:
     @property
     def names(self) -> list[str]:
         """What the checkpoints are called in the report: distinct, and as short as that allows."""
-        parts = [[part for part in name.split("/") if part] or [name] for name in self.tuned]
+        tuned = list(map(plain, self.tuned))
+        parts = [[part for part in name.split("/") if part] or [name] for name in tuned]
         for depth in range(1, max(map(len, parts)) + 1):
             names = ["/".join(part[-depth:]) for part in parts]
             if len(set(names)) == len(names):
                 return names
-        return [f"{name} ({i})" for i, name in enumerate(self.tuned, 1)]
+        return [f"{name} ({i})" for i, name in enumerate(tuned, 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -43,6 +44,10 @@ CLOSE = 0.9
 """Cosines from here on, in absolute value, are listed as layers that moved alike."""
 
 
+MOST_ALIKE = 2000
+"""Layers of a size that are compared two by two, at most."""
+
+
 def vector_results(subject: Subject, degrees: tuple[int, ...] = DEGREES) -> ScalingVectors | None:
     """Return the statistics of the scaling vectors of Propulsion or IA3.
 
@@ -63,6 +68,7 @@ def vector_results(subject: Subject, degrees: tuple[int, ...] = DEGREES) -> Scal
         return ScalingVectors(degree, left_out, NEAR_ONE, OUTLIER, entries_left_out=lost)
     statistics = scaling_statistics(vectors, degree)
     roles = dict.fromkeys(role_of(name) for name in vectors)
+    few = _few(vectors)
     by_degree = [found for found in gains_by_degree(vectors, degrees) if found.module == TOTAL]
     return ScalingVectors(
         degree,
@@ -73,9 +79,18 @@ def vector_results(subject: Subject, degrees: tuple[int, ...] = DEGREES) -> Scal
         roles=tuple(_of_role(vectors, role, degree) for role in roles),
         total=_described(statistics[-1]),
         by_degree=tuple(Gains(**_gains(found.gain)) for found in by_degree),
-        similarity=tuple(_similar(group, vectors) for group in layer_similarity(vectors)),
+        similarity=tuple(_similar(g, few) for g in layer_similarity(few)) if few else (),
         entries_left_out=lost,
     )
+
+
+def _few(vectors: Vectors) -> Vectors:
+    """Return the vectors of the sizes that no more than `MOST_ALIKE` layers share.
+
+    Every pair of them has a cosine: of a hundred thousand layers no memory holds all.
+    """
+    sizes = Counter(len(z) for z in vectors.values())
+    return {name: z for name, z in vectors.items() if sizes[len(z)] <= MOST_ALIKE}
 
 
 def _of_role(vectors: Vectors, role: str, degree: int | None) -> VectorStatistics:

@@ -16,6 +16,7 @@ from ntk_propulsion.auditing.inapplicable import InapplicableError
 from ntk_propulsion.auditing.subject import Subject
 from ntk_propulsion.auditing.tables import AllLayers, AuditedLayer, AuditedTensor, ClosestLoRA
 from ntk_propulsion.auditing.tensors import added, compared, settled
+from ntk_propulsion.checkpoints.budget import afford, spend
 from ntk_propulsion.models.roles import role_of
 from ntk_propulsion.theory.changes import LayerWeights
 from ntk_propulsion.theory.rounding import Precision
@@ -98,6 +99,7 @@ def compare_weights(
 def _module(work: _Pass, module: str, names: list[str]) -> None:
     """Compare the tensors of one module, and the layer that they make."""
     subject = work.subject
+    spend(at=f"layer {module}")
     weight, bias = f"{module}.weight", f"{module}.bias"
     found = {name: compared(subject, name) for name in names}
     for name, each in found.items():
@@ -142,6 +144,9 @@ def _parameters(subject: Subject, module: str) -> int:
 def _compare_layer(
     work: _Pass, module: str, before: LayerWeights, after: LayerWeights, precision: Precision
 ) -> None:
+    if work.spectra:  # at the best speed there is: what is refused takes longer in any case
+        short, long = sorted(before.weight.shape)
+        afford(4 * long * short**2 / 1e11, f"the singular values of {module}")
     # Each layer its own directions, the same whatever other layers there are.
     seed = [work.seed, *module.encode()]
     update = layer_update(before, after, seed, spectrum=work.spectra, precision=precision)

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
+from ntk_propulsion.checkpoints.bounds import READ
 from ntk_propulsion.checkpoints.opcodes import Reference, read_pickle
 from ntk_propulsion.checkpoints.pickled_names import AllowedNames, Global
 from ntk_propulsion.errors import InputError, shown
@@ -39,7 +40,7 @@ STORAGES = {Global("torch", f"{name}Storage"): dtype for name, dtype in _KINDS.i
 DTYPES = {
     Global("torch", name): value
     for name, value in vars(torch).items()
-    if isinstance(value, torch.dtype)
+    if isinstance(value, torch.dtype) and value in READ
 }
 _UNTYPED = Global("torch.storage", "UntypedStorage")
 PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
@@ -54,6 +55,20 @@ _ALLOWED = AllowedNames(
 )
 
 
+class _Directory:
+    """A file whose list of members is read, if it is no longer than makes sense."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """Read no more than a list of members takes: zipfile asks for the whole list at once."""
+        if size > PICKLE_LIMIT:
+            raise InputError("its list of members is longer than that of any state dict")
+        return self._file.read(PICKLE_LIMIT if size < 0 else size)
+
+
 class Place(NamedTuple):
     """Where the bytes of a storage lie in the file."""
 
@@ -64,8 +79,10 @@ class Place(NamedTuple):
 def read_zip(file: BinaryIO, size: int) -> tuple[Any, dict[str, Place]]:
     """Return what a zip archive of torch.save says, and where its storages lie."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_Directory(file)) as archive:
             members = archive.infolist()
+    except InputError:
+        raise
     except Exception as error:  # zipfile raises many kinds for a damaged archive
         raise InputError(f"it is a damaged zip archive: {shown(str(error))}") from None
     if any(m.compress_type != zipfile.ZIP_STORED or m.flag_bits & 1 for m in members):

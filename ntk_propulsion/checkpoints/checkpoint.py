@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 from torch import Tensor
 
+from ntk_propulsion.checkpoints.bounds import check_tensors
+from ntk_propulsion.checkpoints.budget import spend
 from ntk_propulsion.checkpoints.tensor_file import TensorFile, TensorInfo
 from ntk_propulsion.errors import InputError, shown, unknown
 
@@ -43,6 +45,10 @@ class Checkpoint(Mapping[str, TensorInfo]):
         for source in once.values():
             self.metadata |= source.metadata
         self.ties = [tie for source in once.values() for tie in source.ties]
+        try:
+            check_tensors(dict(self.items()))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         self.notes: list[str] = [note for source in once.values() for note in source.notes]
 
     def __getitem__(self, name: str) -> TensorInfo:
@@ -70,6 +76,7 @@ class Checkpoint(Mapping[str, TensorInfo]):
         """
         if name not in self._sources:
             raise unknown("tensor", name, self)
+        spend(at=f"{self.path}: {name}")
         info = self[name]
         size, free = math.prod(info.shape) * info.dtype.itemsize, psutil.virtual_memory().available
         if size > free:
@@ -79,7 +86,7 @@ class Checkpoint(Mapping[str, TensorInfo]):
             )
         try:
             return self._sources[name].read(name)
-        except (OSError, RuntimeError, MemoryError) as error:
+        except (OSError, RuntimeError, OverflowError, MemoryError) as error:
             raise InputError(f"{self.path}: cannot read {shown(name)}: {error}") from None
 
     def rounded(self, name: str, values: Tensor) -> Tensor | None:

@@ -16,10 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntk_propulsion.checkpoints.bounds import is_unicode
+from ntk_propulsion.checkpoints.budget import opened, spend
 from ntk_propulsion.errors import InputError, shown
 
 JSON_LIMIT = 64 * 2**20
 """Bytes of JSON that are read at most; the index of a model with 100 000 tensors takes 10 MB."""
+_DEEPEST = 64
+"""Objects within objects: whoever walks through what was read does so in few steps."""
+_DIGITS = 300
+"""Of a whole number at most: any that is no float's is none of a configuration."""
 
 
 def status(path: Path) -> os.stat_result | None:
@@ -40,6 +46,8 @@ def status(path: Path) -> os.stat_result | None:
 def regular_file(path: Path) -> int:
     """Return the size in bytes of a file that can be opened without waiting for anybody.
 
+    The budget grows with it (`ntk_propulsion.checkpoints.budget`).
+
     Raises:
         InputError: There is none, or it is a folder, a pipe, a socket or a device.
     """
@@ -50,6 +58,7 @@ def regular_file(path: Path) -> int:
         raise InputError(f"{path} is not a regular file: name a checkpoint's file or folder")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path} may not be read: change its permissions")
+    opened(found)
     return found.st_size
 
 
@@ -90,7 +99,9 @@ def read_json(path: Path) -> dict[str, Any]:
     size = regular_file(path)
     if size > JSON_LIMIT:
         raise InputError(f"{path} has {size} bytes of JSON, more than any checkpoint needs")
-    return json_object(path.read_bytes(), path)
+    spend(size, str(path))
+    with path.open("rb") as file:
+        return json_object(file.read(JSON_LIMIT), path)
 
 
 def json_object(text: bytes, path: Path) -> dict[str, Any]:
@@ -100,14 +111,41 @@ def json_object(text: bytes, path: Path) -> dict[str, Any]:
         InputError: It is not JSON or no object, or an object in it has the same key twice.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=_unique, parse_int=_whole)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {shown(str(error))}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} holds {shown(value)}, not a JSON object")
+    _check_json(value, path)
     return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise InputError(f"it holds a number of {len(digits)} digits, which no setting has")
+    return int(digits)
+
+
+def _check_json(value: Any, path: Path) -> None:
+    """Refuse what JSON can say and nothing that reads it bears: halves of characters, depth."""
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        texts = [each for each in level if isinstance(each, str)]
+        if not all(map(is_unicode, texts)):
+            raise InputError(f"{path} holds half a surrogate pair, which is no text")
+        spend(at=str(path))
+        level = [inner for each in level for inner in _within(each)]
+        if not level:
+            return
+    raise InputError(f"{path} is nested too deeply: more than {_DEEPEST} levels")
+
+
+def _within(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else []
 
 
 def read_elements(path: Path, start: int, count: int, dtype: torch.dtype) -> Tensor:
@@ -118,6 +156,7 @@ def read_elements(path: Path, start: int, count: int, dtype: torch.dtype) -> Ten
     """
     if not count:
         return torch.empty(0, dtype=dtype)
+    spend(count * dtype.itemsize)
     buffer = bytearray(count * dtype.itemsize)
     with path.open("rb") as file:
         file.seek(start)

@@ -10,11 +10,14 @@ refused by name. It is ours because the standard library's `pickle` runs what it
 from __future__ import annotations
 
 import pickletools
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import count
 from typing import Any
 
+from ntk_propulsion.checkpoints.budget import spend
 from ntk_propulsion.checkpoints.pickled_names import Global as Global
 from ntk_propulsion.checkpoints.pickled_names import refusal
 from ntk_propulsion.errors import InputError, shown
@@ -32,6 +35,16 @@ _LITERALS = {
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 }
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_UNREAD = {
+    re.compile(r"_rebuild_qtensor$|^torch\.(q|Q)[uU]?(I|i)nt"): "quantised tensors: dequantise",
+    re.compile(r"sparse"): "sparse tensors: make them dense (to_dense)",
+    re.compile(r"_rebuild_nested"): "nested tensors: save their parts",
+    re.compile(r"^torch\.(u?int[1-7]|bits\w+|float4\w*)$"): "numbers below a byte: convert them",
+    re.compile(r"_rebuild_wrapper_subclass|meta_tensor|_rebuild_device_tensor|_rebuild_xla"): (
+        "tensors of a class or device of their own: make them plain ones on the CPU"
+    ),
+}
+"""Tensors that torch saves and that are not read: what they are, and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +88,8 @@ def read_pickle(
     """
     machine = _Machine(allowed, [] if references is None else references)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if count > OPCODE_LIMIT:
-                raise InputError("its pickle has more instructions than any state dict")
+        for opcode, argument, _ in pickletools.genops(stream):
+            machine.work(1)
             if opcode.name == "STOP":
                 return machine.pop()
             machine.follow(opcode.name, argument)
@@ -96,6 +108,7 @@ class _Machine:
         self._references = references
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._done = 0
         self._actions: dict[str, Callable[[Any], None]] = {
             "MARK": lambda _: self._stack.append(_MARK),
             "EMPTY_DICT": lambda _: self._stack.append({}),
@@ -126,6 +139,14 @@ class _Machine:
             "BUILD": lambda _: self._build(),
             "BINPERSID": lambda _: self._refer(),
         }
+
+    def work(self, steps: int) -> None:
+        """Count steps: one for an instruction, and one for everything that it copies."""
+        before, self._done = self._done, self._done + steps
+        if self._done > OPCODE_LIMIT:
+            raise InputError("its pickle has more instructions than any state dict")
+        if before // 1024 != self._done // 1024:
+            spend()
 
     def follow(self, name: str, argument: Any) -> None:
         """Follow one instruction."""
@@ -177,16 +198,22 @@ class _Machine:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise InputError("its pickle is damaged: it asks for something without a name")
         if Global(module, name) not in self._allowed:
-            raise InputError(refusal(module, name))
+            raise _unread(module, name)
         self._stack.append(Global(module, name))
 
     def _call(self, states: Iterable[Any] = ()) -> None:
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise InputError("its pickle is damaged: it calls what is not a function")
-        ordered = function == ("collections", "OrderedDict")
-        made = _ordered(*arguments) if ordered else Call(function, arguments, list(states))
-        self._stack.append(made)
+        if function != ("collections", "OrderedDict"):
+            self._stack.append(Call(function, arguments, list(states)))
+            return
+        # A list that the memo holds may be asked for over and over: a copy counts in full.
+        if len(arguments) > 1 or not all(isinstance(each, list) for each in arguments):
+            raise InputError("its pickle is damaged: it makes a dictionary of what is not a list")
+        pairs = arguments[0] if arguments else []
+        self.work(len(pairs))
+        self._stack.append(_pairs({}, [part for key, value in pairs for part in (key, value)]))
 
     def _refer(self) -> None:
         self._references.append(Reference(self.pop()))
@@ -201,12 +228,23 @@ class _Machine:
             raise InputError("its pickle sets attributes of what is not a dictionary")
 
 
-def _ordered(pairs: Iterable[tuple[Any, Any]] = ()) -> dict[Any, Any]:
-    return _pairs({}, [part for key, value in pairs for part in (key, value)])
+def _unread(module: str, name: str) -> InputError:
+    """Return the refusal of what a pickle asks for: tensors of a kind that is not read, or code."""
+    asked = f"{module[:200]}.{name[:200]}"
+    for pattern, kind in _UNREAD.items():
+        if pattern.search(asked):
+            return InputError(
+                f"its pickle asks for {shown(asked)}, {kind}, and save the state dict again"
+            )
+    return InputError(refusal(module[:200], name[:200]))
 
 
 def _pairs(found: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
-    for key, value in zip(items[::2], items[1::2], strict=True):
+    if len(items) % 2:
+        raise InputError("its pickle is damaged: a key has no value")
+    for number, key, value in zip(count(), items[::2], items[1::2], strict=False):
+        if number % 1024 == 0:
+            spend()
         # A tuple of tuples of tuples ... takes for ever to hash.
         if not isinstance(key, _KEYS):
             raise InputError(f"its pickle has a key that is a {shown(key)}, not a name")

@@ -39,7 +39,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         InputError: There is nothing, it is damaged, it is more than tensors, of a format that is
             not read, or quantised so that nothing here gives its floats.
     """
-    path = Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"no checkpoint at {path}: {error}") from None
     if status(path) is None:
         if _annexed(path):
             raise InputError(

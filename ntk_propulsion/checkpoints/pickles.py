@@ -9,7 +9,7 @@ tensors before one can be looked at, those included whose view repeats a few byt
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ from ntk_propulsion.checkpoints.nests import state_dict
 from ntk_propulsion.checkpoints.opcodes import Call, Global
 from ntk_propulsion.checkpoints.tensor_file import PlainFile, TensorInfo
 from ntk_propulsion.errors import InputError, shown
+
+SHARED = 64
+"""How often all names together may read a file: a model may use one layer as all of its layers."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class PickleFile(PlainFile):
             self._stored = dict(self._state_dict(content))
             for stored in self._stored.values():
                 _check(stored, places)
+            _check_together(self._stored.values(), size)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except OSError as error:
@@ -89,13 +93,26 @@ class PickleFile(PlainFile):
         views: dict[_Stored, list[str]] = {}
         for name, stored in self._stored.items():
             views.setdefault(stored, []).append(name)
+        self._views = views
+        self._last: tuple[_Stored, Tensor] | None = None
         self.ties: list[tuple[str, ...]] = [
             tuple(names) for names in views.values() if len(names) > 1
         ]
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor, contiguous, in its own memory."""
+        """Return one tensor, contiguous, in its own memory but for the names that are tied to it.
+
+        Of a view with several names the last one stays in memory: each is read once, not for every
+        name.
+        """
         stored = self._stored[name]
+        if self._last is not None and self._last[0] == stored:
+            return self._last[1]
+        tensor = self._read(stored)
+        self._last = (stored, tensor) if len(self._views[stored]) > 1 else None
+        return tensor
+
+    def _read(self, stored: _Stored) -> Tensor:
         start = self._places[stored.storage].start + stored.offset * stored.dtype.itemsize
         flat = read_elements(self.path, start, stored.span, stored.dtype)
         return flat.as_strided(stored.shape, stored.stride).contiguous()
@@ -140,6 +157,16 @@ def _are_sizes(numbers: Any) -> bool:
         and len(numbers) <= 64
         and all(type(number) is int and 0 <= number < 2**62 for number in numbers)
     )
+
+
+def _check_together(every: Iterable[_Stored], size: int) -> None:
+    """Check that all views together are no more than a model that shares its weights has."""
+    together = sum(stored.span * stored.dtype.itemsize for stored in every)
+    if together > SHARED * size + 2**20:
+        raise InputError(
+            f"its tensors are views of the same numbers, {together / size:.0f} times over: save "
+            "each of them once"
+        )
 
 
 def _check(stored: _Stored, places: Mapping[str, Place]) -> None:

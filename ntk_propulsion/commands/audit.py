@@ -10,9 +10,11 @@ from rich.markup import escape
 
 from ntk_propulsion.auditing.gates import GATES, failed, parse_gates
 from ntk_propulsion.auditing.settings import AuditSettings
-from ntk_propulsion.commands.command_line import Output
+from ntk_propulsion.commands.command_line import LINE, Output
+from ntk_propulsion.commands.limits import Limits
 from ntk_propulsion.commands.options import command
 from ntk_propulsion.commands.place import Place
+from ntk_propulsion.errors import one_line
 from ntk_propulsion.runs.folder import Run
 from ntk_propulsion.runs.options import option
 
@@ -34,9 +36,12 @@ class Demands:
     settings=AuditSettings,
     demands=Demands,
     place=Place,
+    limits=Limits,
     output=Output,
 )
-def audit(settings: AuditSettings, demands: Demands, place: Place, output: Output) -> int:
+def audit(
+    settings: AuditSettings, demands: Demands, place: Place, limits: Limits, output: Output
+) -> int:
     """Audit checkpoints that are already trained.
 
     Compares every tensor with the base's, reads scaling vectors, measures how much of the update is
@@ -46,12 +51,13 @@ def audit(settings: AuditSettings, demands: Demands, place: Place, output: Outpu
     settings.check()
     gates = parse_gates(demands.fail_on, settings.task)
     with place.held(f"audit-{settings.names[0]}", asdict(settings)) as run:
-        found = _kept(run) if place.holds(run) else _do(settings, run, place.overwrite, output)
+        with limits.budget():
+            found = _kept(run) if place.holds(run) else _do(settings, run, place.overwrite, output)
         _show(found, output)
         output.end(run.folder / "report.html", (run.folder / run.final).read_text())
     failures = failed(gates, found.checkpoints)
     if failures:
-        print(" ".join(f"failed: {'; '.join(failures)}".split()), file=sys.stderr)
+        print(one_line(f"failed: {'; '.join(failures)}", LINE), file=sys.stderr)
     return FAILED if failures else 0
 
 

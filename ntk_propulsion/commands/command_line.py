@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -20,13 +21,18 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.progress import Progress as Bars
+from rich.segment import Segment
+from safetensors import SafetensorError
 
 from ntk_propulsion.commands.signals import stoppable
-from ntk_propulsion.errors import InputError
+from ntk_propulsion.errors import InputError, one_line, plain
 from ntk_propulsion.runs.options import option
 from ntk_propulsion.runs.progress import Progress
+from ntk_propulsion.runs.records import seen
 
 BAD_INPUT = 2
+LINE = 299
+"""Characters of a line on stderr at most."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Output:
 
     def console(self) -> Console:
         """Return where tables go; they go nowhere if they were not wanted."""
-        return Console(highlight=False, quiet=self.quiet or self.json)
+        return PlainConsole(highlight=False, quiet=self.quiet or self.json)
 
     def end(self, place: Path | str, document: str) -> None:
         """Print where the results are, or the results.
@@ -52,10 +58,25 @@ class Output:
             document: All results, as JSON.
         """
         if self.json:
-            click.echo(document.rstrip())
+            click.echo(seen(document.rstrip()))
         else:
             place = f"[bold]{escape(str(place))}[/bold]"
-            Console(highlight=False).print(place, soft_wrap=True)
+            PlainConsole(highlight=False).print(place, soft_wrap=True)
+
+
+class PlainConsole(Console):
+    """Shows texts as `ntk_propulsion.errors.plain` does: none of them steers the terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render as rich does; what is no control of rich's own is made plain."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                lines = "\n".join(map(plain, segment.text.split("\n")))
+                yield Segment(lines, segment.style)
 
 
 class Interrupted(Exception):  # noqa: N818 (no error: somebody wanted it)
@@ -94,6 +115,12 @@ def _outcome(command: click.Command, arguments: list[str] | None) -> int:
         return _say(f"error: {error.format_message()}", BAD_INPUT)
     except InputError as error:
         return _say(f"error: {error}", BAD_INPUT)
+    except OSError as error:  # a full disk, a name too long: the system's refusals, not bugs
+        return _say(f"error: {_refused(error)}", BAD_INPUT)
+    except SafetensorError as error:  # its words for a full disk
+        return _say(f"error: tensors cannot be written or read: {error}", BAD_INPUT)
+    except MemoryError:
+        return _say("error: there is not enough memory for this", BAD_INPUT)
     return status if isinstance(status, int) else 0
 
 
@@ -106,8 +133,14 @@ def _say_last(text: str, status: int) -> int:
 
 def _say(text: str, status: int) -> int:
     """Write one line on stderr, whatever stands in the text."""
-    print(" ".join(text.split()), file=sys.stderr)
+    print(one_line(text, LINE), file=sys.stderr)
     return status
+
+
+def _refused(error: OSError) -> str:
+    """Say what the system refused, and where."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"{where}{error.strerror or error}"
 
 
 class ProgressBar(Progress):
@@ -147,6 +180,7 @@ class ProgressBar(Progress):
     def begin(self, what: str, total: int | None = None) -> None:
         """End the current line and begin another."""
         self._finish()
+        what = plain(what)
         self.current = self.bars.add_task(what, total=total)
         if not (self.quiet or self.console.is_terminal):
             print(what, file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ import click
 from rich.markup import escape
 
 from ntk_propulsion.commands.command_line import Interrupted, Output
+from ntk_propulsion.commands.limits import Limits
 from ntk_propulsion.commands.options import command
 from ntk_propulsion.conversion import FORMS, convert_checkpoint
 from ntk_propulsion.runs.options import option
@@ -27,9 +28,9 @@ class Conversion:
     overwrite: bool = option(False)
 
 
-@command(conversion=Conversion, output=Output)
+@command(conversion=Conversion, limits=Limits, output=Output)
 @click.argument("source")
-def convert(source: str, conversion: Conversion, output: Output) -> None:
+def convert(source: str, conversion: Conversion, limits: Limits, output: Output) -> None:
     """Convert the Propulsion checkpoint SOURCE into another form.
 
     SOURCE is an adapter or a wrapped model's state dict of this package, a checkpoint of the
@@ -37,14 +38,15 @@ def convert(source: str, conversion: Conversion, output: Output) -> None:
     What the form cannot express is refused by name, and nothing is written.
     """
     try:
-        done = convert_checkpoint(
-            source,
-            conversion.to,
-            out=conversion.out,
-            base=conversion.base,
-            degree=conversion.degree,
-            overwrite=conversion.overwrite,
-        )
+        with limits.budget():
+            done = convert_checkpoint(
+                source,
+                conversion.to,
+                out=conversion.out,
+                base=conversion.base,
+                degree=conversion.degree,
+                overwrite=conversion.overwrite,
+            )
     except KeyboardInterrupt as stop:
         raise Interrupted("the same command does it again") from stop
     console = output.console()
@@ -53,4 +55,4 @@ def convert(source: str, conversion: Conversion, output: Output) -> None:
     for note in done.notes:
         console.print(escape(f"note: {note}"), soft_wrap=True)
     found = {"form": conversion.to, **asdict(done), "out": str(done.out)}
-    output.end(done.out, json.dumps(found, indent=1, ensure_ascii=False))
+    output.end(done.out, json.dumps(found, indent=1))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ntk_propulsion.checkpoints import Dialect
+from ntk_propulsion.checkpoints.budget import Budget
 from ntk_propulsion.conversion.bases import base_path
 from ntk_propulsion.conversion.folders import (
     MARK,
@@ -74,6 +75,18 @@ def convert_checkpoint(
     """
     if to not in FORMS:
         raise unknown("form", to, FORMS)
+    with Budget():
+        return _convert(source, to, out, base, degree, overwrite)
+
+
+def _convert(
+    source: str | os.PathLike[str],
+    to: str,
+    out: str | os.PathLike[str],
+    base: str | os.PathLike[str] | None,
+    degree: int | None,
+    overwrite: bool,
+) -> Conversion:
     out = Path(out).expanduser()
     inputs = [Path(source).expanduser(), base_path(base)]
     with held(out):

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 from PIL import Image
 
-from ntk_propulsion import words
+from ntk_propulsion import errors, words
 from ntk_propulsion.models.roles import ROLES
 from ntk_propulsion.runs.files import write_atomically
 
@@ -99,7 +99,7 @@ def styled(draw: Callable[P, F]) -> Callable[P, F]:
 
 def plain(text: object) -> str:
     """Return text that matplotlib draws as it is: a dollar sign opens no formula."""
-    return str(text).replace("$", r"\$")
+    return errors.plain(str(text)).replace("$", r"\$")
 
 
 def appearance(names: Iterable[str], known: Iterable[str] = ()) -> dict[str, Look]:

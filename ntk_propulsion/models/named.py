@@ -91,8 +91,12 @@ def find_model(name: str) -> Location:
     if name in NAMED:
         known, folder = NAMED[name], NAMED[name].folder()
         return Location(str(folder), f"package {known.package} ({known.words})", folder)
-    path = Path(name).expanduser()
-    if path.exists() or path.is_symlink():
+    try:
+        path = Path(name).expanduser()
+        there = path.exists() or path.is_symlink()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, or nobody's home
+        raise InputError(f"no checkpoint {shown(name)}: {shown(str(error))}") from None
+    if there:
         what = "folder" if path.is_dir() else "file"
         return Location(str(path), f"{what} {path.resolve().name}", path)
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:

@@ -11,6 +11,8 @@ from transformers.pytorch_utils import Conv1D
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.propulsion.pooling import check_pooling, pool
 
+LARGEST_DEGREE = 10**6
+
 
 def check_degree(degree: float) -> int:
     """Return the degree as an integer.
@@ -19,11 +21,13 @@ def check_degree(degree: float) -> int:
     power is not a number.
 
     Raises:
-        InputError: The degree is not a whole number of at least 1.
+        InputError: The degree is not a whole number of at least 1, or one that no tuning has.
     """
     whole = isinstance(degree, (int, float)) and not isinstance(degree, bool)
     if not whole or degree != degree or degree < 1 or degree % 1:
         raise InputError(f"degree {degree!r}: give a whole number of at least 1")
+    if degree > LARGEST_DEGREE:
+        raise InputError(f"the degree is above {LARGEST_DEGREE}: no tuning has such a one")
     return int(degree)
 
 

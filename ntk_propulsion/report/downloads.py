@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from ntk_propulsion.errors import plain
 from ntk_propulsion.runs.records import Dataclass
 from ntk_propulsion.theory.estimate import Estimates
 
@@ -68,8 +69,9 @@ def _columns(metrics: Estimates) -> dict[str, float | None]:
 
 def _inert(value: Any) -> Any:
     """Return a cell that no spreadsheet runs; numbers, also as text, stay as they are."""
-    if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value):
-        return f"'{value}"
+    if isinstance(value, str):
+        text = plain(value)
+        return f"'{text}" if value.startswith(FORMULA) and not _is_number(text) else text
     return float(value) if isinstance(value, float) else value  # numpy's would write its type
 
 

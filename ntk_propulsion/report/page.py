@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from ntk_propulsion import words
+from ntk_propulsion.errors import plain
 from ntk_propulsion.report.document import Report
 from ntk_propulsion.report.pictures import Explorer, Picture, explorer
 from ntk_propulsion.report.sections import Section, sections
@@ -81,7 +82,7 @@ def render(shown: Page) -> str:
     """
     script = (FOLDER / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _template().render(
+    html = _template().render(
         **{
             **vars(shown),
             "explorer": asdict(shown.explorer) if shown.explorer else None,
@@ -90,13 +91,15 @@ def render(shown: Page) -> str:
             "digest": digest,
         }
     )
+    # Marks of direction and other unseen characters of strangers' texts would act on the page.
+    return "\n".join(map(plain, html.split("\n")))
 
 
 def maths(text: str) -> Markup:
     """Escape a text, and set the kernels' indices and the gain's power as such."""
     escaped = str(escape(text))
-    for plain, tagged in MATHS.items():
-        escaped = escaped.replace(plain, tagged)
+    for written, tagged in MATHS.items():
+        escaped = escaped.replace(written, tagged)
     return Markup(escaped)
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ntk_propulsion import words
+from ntk_propulsion.errors import plain
 from ntk_propulsion.figures import style
 from ntk_propulsion.figures.labels import Labels
 from ntk_propulsion.figures.plot import PairScale, Plot
@@ -124,8 +125,8 @@ def explorer(examples: Sequence[Example], task: Labelled) -> Explorer:
         tuple(
             ShownExample(
                 example.row,
-                words.class_name(task.labels, example.label),
-                tuple(text for text in (example.text, example.pair) if text),
+                plain(words.class_name(task.labels, example.label)),
+                tuple(plain(text) for text in (example.text, example.pair) if text),
             )
             for example in (rows[i] for i in order)
         ),

@@ -54,7 +54,7 @@ class OtherConditions(InputError):  # noqa: N818 (it names what was found)
 def default_folder(name: str) -> Path:
     """Return a folder of its own under runs/ for what is named so, by the time of day."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}-{now}"
+    return Path("runs") / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:100]}-{now}"
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from ntk_propulsion.runs.meanings import forms_within, meanings, summary_of
 
 T = TypeVar("T")
 INDENT = 1
+_UNSEEN = re.compile(r"[^\n -~]")
+"""What may not be printable: all but the line ends between values and plain ASCII."""
 _PLACE = re.compile(r" - at `(?P<place>\$[^`]*)`$")
 
 
@@ -32,13 +35,23 @@ def to_json(obj: Any) -> str:
             numpy's numbers and arrays are written as Python's.
 
     Returns:
-        Strict JSON: NaN and infinity become null.
+        Strict JSON: NaN and infinity become null. Characters that would steer a terminal or turn
+        the direction of reading are written as escapes.
 
     Raises:
         TypeError: Something in it is none of these.
     """
-    plain = msgspec.json.encode(obj, enc_hook=_plain)
-    return msgspec.json.format(plain, indent=INDENT).decode() + "\n"
+    try:
+        written = msgspec.json.encode(obj, enc_hook=_plain)
+    except UnicodeEncodeError:  # half a surrogate pair, of a path's odd byte for one: spelt out
+        written = msgspec.json.encode(_encodable(msgspec.to_builtins(obj, enc_hook=_plain)))
+    text = msgspec.json.format(written, indent=INDENT).decode()
+    return seen(text) + "\n"
+
+
+def seen(document: str) -> str:
+    """Return the same JSON with all that would act on a terminal as escapes."""
+    return _UNSEEN.sub(_escaped, document)
 
 
 def from_json(form: type[T], text: str | bytes) -> T:
@@ -48,7 +61,9 @@ def from_json(form: type[T], text: str | bytes) -> T:
         InputError: The text is not JSON, or not of such an object; it says where.
     """
     try:
-        return msgspec.json.decode(text, type=form, dec_hook=_restored)
+        # What is passed over is not decoded: a byte there that is no text is refused here.
+        known = text.decode() if isinstance(text, bytes) else text
+        return msgspec.json.decode(known, type=form, dec_hook=_restored)
     except msgspec.ValidationError as error:
         raise InputError(_in_words(str(error))) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -78,6 +93,21 @@ def schema(form: type) -> dict[str, Any]:
             if field in properties:
                 properties[field]["description"] = meaning
     return written
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
+
+
+def _encodable(value: Any) -> Any:
+    """Return plain data whose texts can be encoded."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -126,9 +126,10 @@ def _read(table: Table, columns: Columns) -> list[_Read]:
 
 
 def _unknown_column(column: str, row: Row, where: str) -> InputError:
-    names = [name if name.isprintable() and len(name) < 80 else shown(name) for name in row]
+    several = list(row)[:10_000]
+    names = [name if name.isprintable() and len(name) < 80 else shown(name) for name in several]
     if len(names) > 20:
-        names = [*get_close_matches(column, names, cutoff=0.5), *names[:20], "..."]
+        names = [*get_close_matches(column[:100], names, cutoff=0.5), *names[:20], "..."]
     return InputError(f"{where}: {unknown('column', column, names)}")
 
 

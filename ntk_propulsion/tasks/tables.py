@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import stat
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -21,6 +22,8 @@ from ntk_propulsion.errors import InputError, shown
 
 Row = Mapping[str, Any]
 SUFFIXES = (".csv", ".tsv", ".jsonl")
+LONGEST = 2**26
+"""Bytes of a line at most."""
 
 
 class Written(str):
@@ -159,8 +162,15 @@ def _lines(path: Path) -> Iterator[str]:
     """Yield a UTF-8 file's lines with their ends; only a line feed ends a line."""
     if "\0" in str(path):
         raise InputError(f"cannot read {named(path)}: no file has such a name")
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device has no end
+        raise InputError(f"cannot read {named(path)}: it is a directory, a pipe or a device")
     with path.open("rb") as file:
-        for number, line in enumerate(file):
+        for number in count():
+            line = file.readline(LONGEST + 1)
+            if not line:
+                return
+            if len(line) > LONGEST:
+                raise _FaultError(f"a line of more than {LONGEST} bytes")
             try:
                 text = line.decode("utf-8" if number else "utf-8-sig")
             except UnicodeDecodeError as error:
@@ -177,10 +187,19 @@ def _header(rows: Iterator[list[str]]) -> list[str]:
     names = next(rows, None)
     if names is None:
         raise _FaultError("the file is empty: its first line names the columns")
-    for name in names:
-        if name and names.count(name) > 1:
-            raise _FaultError(f"two columns are called {shown(name)}: name one of them otherwise")
+    if twice := _repeated(name for name in names if name):
+        raise _FaultError(f"two columns are called {shown(twice)}: name one of them otherwise")
     return names
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that is there a second time."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _row(names: Sequence[str], fields: Sequence[str], widths: Collection[int], hint: str) -> Row:
@@ -215,7 +234,6 @@ def _object(line: str) -> Row:
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = _repeated(name for name, _ in pairs)
         raise _FaultError(f"the key {shown(twice)} stands there twice")
     return found

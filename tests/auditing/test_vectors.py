@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ntk_propulsion import audit_checkpoint
+from ntk_propulsion.auditing import vectors
 from ntk_propulsion.auditing.vectors import compare_vectors
 from tests import tiny_runs
 from tests.auditing import tuned
@@ -128,3 +129,11 @@ def test_a_vector_that_is_not_finite_or_of_another_size_is_not_compared():
     assert [row.module for row in rows] == ["total", "x"]
     assert rows[0].cosine == pytest.approx(1)
     assert [row.only_in_one for row in rows] == [0, None]
+
+
+def test_sizes_that_too_many_layers_share_are_not_compared_two_by_two(monkeypatch):
+    monkeypatch.setattr(vectors, "MOST_ALIKE", 2)
+    few = vectors._few({"a": torch.ones(3), "b": torch.ones(3), "c": torch.ones(4)})
+    assert list(few) == ["a", "b", "c"]
+    few = vectors._few({"a": torch.ones(3), "b": torch.ones(3), "c": torch.ones(3)})
+    assert not few

@@ -61,3 +61,12 @@ def test_storages_lie_where_both_formats_say(tmp_path):
     torch.save(tensors, tmp_path / "x.pt")
     assert_holds(open_checkpoint(tmp_path / "x.pt"), tensors)
     assert_holds(open_checkpoint(save_legacy(tensors, tmp_path / "y.pt")), tensors)
+
+
+def test_a_list_of_members_longer_than_a_state_dict_has_is_refused_unread(tmp_path):
+    path = tmp_path / "x.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(300):
+            archive.writestr("a" * 60_000 + str(i), b"")
+    with pytest.raises(InputError, match="longer than that of any state dict"):
+        open_checkpoint(path)

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from ntk_propulsion.checkpoints import open_checkpoint
+from ntk_propulsion.checkpoints.files import read_json
 from ntk_propulsion.errors import InputError
 from tests.checkpoints.saved import assert_holds, save_shards, state
 
@@ -170,3 +171,29 @@ def test_a_file_without_permission_is_refused(tmp_path):
     (tmp_path / "x.safetensors").chmod(0)
     with pytest.raises(InputError, match="permissions"):
         open_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a": %s}' % ("9" * 400), "a number of 400 digits"),
+        ('{"a": %s}' % ("9" * 5000), "a number of 5000 digits"),
+        ('{"a": ["\\ud800"]}', "half a surrogate pair"),
+        ('{"\\udfff": 1}', "half a surrogate pair"),
+        ('{"a": ' + "[" * 100 + "]" * 100 + "}", "nested too deeply"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "JSON|nested"),
+    ],
+    ids=["digits", "more digits", "value", "key", "deep", "deeper"],
+)
+def test_what_json_can_say_and_nothing_bears_is_refused(tmp_path, text, said):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said) as caught:
+        read_json(path)
+    assert str(path) in str(caught.value)
+
+
+def test_numbers_that_a_setting_may_have_are_read(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"a": 1000000000000000019884624838656, "b": -1e999, "c": [NaN]}')
+    assert read_json(path)["a"] == 1000000000000000019884624838656

@@ -105,3 +105,46 @@ def test_reading_imports_nothing_that_a_pickle_names(tmp_path, monkeypatch):
     assert not marker.exists()
     importlib.import_module("evil_module")
     assert marker.exists()
+
+
+def doubling(pairs, copies):
+    """A pickle that makes a dictionary of one list over and over."""
+    listed = b"]q\x00(" + b"X\x01\x00\x00\x00aK\x01\x86" * pairs + b"e"
+    return b"\x80\x02" + listed + b"ccollections\nOrderedDict\n(h\x00tR" * copies + b"."
+
+
+def test_a_list_that_is_copied_over_and_over_counts_each_time():
+    allowed = {Global("collections", "OrderedDict")}
+    assert read_pickle(io.BytesIO(doubling(3, 5)), allowed) == {"a": 1}
+    with pytest.raises(InputError, match="more instructions than any state dict"):
+        read_pickle(io.BytesIO(doubling(10_000, 1000)), allowed)
+
+
+@pytest.mark.parametrize("made", [b"(K\x01tR.", b"(]]tR.", b"(X\x02\x00\x00\x00abtR.", b"(}tR."])
+def test_an_ordered_dictionary_is_made_of_a_list_of_pairs_only(made):
+    allowed = {Global("collections", "OrderedDict")}
+    with pytest.raises(InputError, match="damaged"):
+        read_pickle(io.BytesIO(b"\x80\x02ccollections\nOrderedDict\n" + made), allowed)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("torch._utils _rebuild_qtensor", "quantised tensors: dequantise"),
+        ("torch qint8", "quantised tensors"),
+        ("torch QUInt8Storage", "quantised tensors"),
+        ("torch._utils _rebuild_sparse_tensor", "sparse tensors: make them dense"),
+        ("torch._utils _rebuild_nested_tensor", "nested tensors"),
+        ("torch int4", "numbers below a byte"),
+        ("torch bits8", "numbers below a byte"),
+        ("torch._utils _rebuild_wrapper_subclass", "a class or device of their own"),
+        ("os system", "nothing of it was run"),
+        ("torch._C _LegacyStorage", "nothing of it was run"),
+    ],
+)
+def test_tensors_that_are_not_read_are_refused_by_what_they_are(asked, said):
+    module, name = asked.split()
+    pickled = f"c{module}\n{name}\n.".encode()
+    with pytest.raises(InputError, match=said) as caught:
+        read_pickle(io.BytesIO(pickled), ())
+    assert f"{module}.{name}" in str(caught.value)

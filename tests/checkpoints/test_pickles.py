@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from ntk_propulsion.checkpoints import open_checkpoint
+from ntk_propulsion.checkpoints import open_checkpoint, pickles
 from ntk_propulsion.errors import InputError
 from tests.checkpoints.saved import assert_holds, rezip, save_legacy, state
 
@@ -145,3 +145,43 @@ def test_a_safetensors_file_is_never_unpickled(tmp_path):
     save({"a": Payload(marker)}, tmp_path / "pytorch_model.bin", "4")
     assert_holds(open_checkpoint(tmp_path), {"a": torch.ones(1)})
     assert not marker.exists()
+
+
+def aliased(tmp_path, names, *, step=0):
+    storage = torch.arange(100_000.0)
+    views = {f"n{i}": storage[i * step : 90_000 + i * step] for i in range(names)}
+    torch.save(views, tmp_path / "x.pt")
+    return tmp_path / "x.pt"
+
+
+def test_a_view_under_many_names_is_read_once(tmp_path, monkeypatch):
+    reads = []
+    inner = pickles.read_elements
+    monkeypatch.setattr(pickles, "read_elements", lambda *a: reads.append(1) or inner(*a))
+    checkpoint = open_checkpoint(aliased(tmp_path, 20))
+    assert all(torch.equal(checkpoint.tensor(n), torch.arange(90_000.0)) for n in checkpoint)
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_views_that_together_are_many_times_their_file_are_refused(tmp_path, step):
+    assert len(open_checkpoint(aliased(tmp_path, 40, step=step))) == 40
+    with pytest.raises(InputError, match=r"views of the same numbers, .* times over"):
+        open_checkpoint(aliased(tmp_path, 400, step=step))
+
+
+def test_quantised_sparse_and_narrow_tensors_are_refused_by_name(tmp_path):
+    quantised = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+    for tensor, said in ((quantised, "quantised"), (torch.eye(3).to_sparse(), "sparse")):
+        torch.save({"a": tensor}, tmp_path / "x.pt")
+        with pytest.raises(InputError, match=f"{said} tensors"):
+            open_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint64, torch.float8_e4m3fn])
+def test_types_without_a_storage_of_their_own_are_read(tmp_path, dtype):
+    value = torch.tensor([0, 1, 2, 3]).to(dtype)
+    torch.save({"a": value}, tmp_path / "x.pt")
+    found = open_checkpoint(tmp_path / "x.pt").tensor("a")
+    assert found.dtype == dtype
+    assert torch.equal(found.double(), value.double())

@@ -1,5 +1,6 @@
 """python -m ntk_propulsion.audit: exit statuses, one clear line, the report and its page."""
 
+import errno
 import json
 import os
 import pickle
@@ -275,3 +276,38 @@ def test_the_module_runs_from_a_shell(tmp_path):
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     for option in ("--base", "--tuned", "--degree", "--task", "--fail-on", "--out"):
         assert option in done.stdout
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_that_looks_finished(
+    tmp_path, capfd, monkeypatch, undrawn
+):
+    whole, written = os.replace, []
+
+    def full(source, target):
+        written.append(target)
+        if len(written) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        whole(source, target)
+
+    checkpoint = tuned.full(tmp_path / "x")
+    monkeypatch.setattr(os, "replace", full)
+    assert run(tmp_path / "out", checkpoint) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: ")
+    assert "No space left on device" in said
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_spent_budget_is_one_line_and_no_result(tmp_path, capfd, undrawn):
+    checkpoint = tuned.full(tmp_path / "x")
+    assert run(tmp_path / "out", checkpoint, budget_gib="1e-9") == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: the budget of 1e-09 GiB read is spent at")
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_the_budget_is_no_setting_of_the_results(tmp_path, undrawn):
+    checkpoint = tuned.full(tmp_path / "x")
+    assert run(tmp_path / "out", checkpoint, budget_seconds=900) == 0
+    assert "budget_seconds" not in (tmp_path / "out" / "run.json").read_text()
+    assert "budget_seconds" not in (tmp_path / "out" / "report.json").read_text()

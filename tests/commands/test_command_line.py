@@ -1,5 +1,8 @@
+import errno
+
 import click
 import pytest
+from safetensors import SafetensorError
 
 from ntk_propulsion.commands.command_line import (
     Interrupted,
@@ -125,3 +128,35 @@ def test_no_color_is_honoured_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     Output().console().print("[red]x")
     assert red not in capsys.readouterr().out
+
+
+def test_nothing_that_is_shown_steers_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    Output().console().print("[red]x[/red] \x1b]0;title\x07 \x9b31m \u202eright \u200b\ud800")
+    Output().end("runs/\x1b[31m", "")
+    said = capsys.readouterr().out
+    for colour in ("\x1b[31mx", "\x1b[0m", "\x1b[1m"):
+        said = said.replace(colour, "")
+    assert all(character.isprintable() or character == "\n" for character in said)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "/a/report.html"),
+        OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000),
+        OSError("a library's own words"),
+        MemoryError(),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+        click.UsageError("\x1b[31m" * 100),
+        InputError("\u202e" * 400),
+    ],
+)
+def test_what_the_system_refuses_is_one_short_line(capsys, error):
+    assert run_command(command(error), []) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("error: ")
+    assert len(said) <= 300
+    assert said.strip().isprintable()

@@ -94,3 +94,9 @@ def test_a_layer_survives_deepcopy_after_a_functional_call():
 def test_a_layer_of_another_kind_has_no_output_size():
     with pytest.raises(InputError, match="LayerNorm"):
         output_size(nn.LayerNorm(3))
+
+
+@pytest.mark.parametrize("degree", [10**6 + 1, 2**64, 10**400, 1e300])
+def test_a_degree_that_no_tuning_has_is_refused(degree):
+    with pytest.raises(InputError, match="the degree is above 1000000"):
+        check_degree(degree)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.runs.folder import OtherConditions, Run, tidied
+from ntk_propulsion.runs.folder import OtherConditions, Run, default_folder, tidied
 from ntk_propulsion.runs.lock import LOCK
 
 
@@ -338,3 +338,18 @@ def test_settings_of_a_stranger_stay_short(tmp_path):
     said = str(refused.value).replace(str(tmp_path), "")
     assert said.isprintable()
     assert len(said) < 250
+
+
+@pytest.mark.parametrize("settings", [None, 3, [], "x"])
+def test_a_run_without_settings_is_damaged_in_one_line(tmp_path, settings):
+    content = {"format": "ntk_propulsion.run/1"} | (
+        {} if settings is None else {"settings": settings}
+    )
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    for flags in ({"overwrite": False, "resume": True}, {"overwrite": False, "resume": False}):
+        with pytest.raises(InputError, match="holds no settings"):
+            Run(tmp_path, {"x": 1}).check(**flags)
+
+
+def test_a_run_of_a_long_name_has_a_folder_that_a_disk_takes():
+    assert len(default_folder("x" * 5000).name) < 200

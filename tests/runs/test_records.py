@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.runs.records import from_json, schema, to_json
+from ntk_propulsion.runs.records import from_json, schema, seen, to_json
 
 
 @dataclass(frozen=True)
@@ -153,3 +153,20 @@ def test_the_schema_has_names_types_and_docstrings():
     assert leaf["description"] == "A leaf."
     assert leaf["properties"]["size"]["description"] == "In cm."
     assert leaf["properties"]["kind"]["enum"] == ["green", "red"]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_what_would_steer_a_terminal_is_escaped_and_read_back_as_it_was(text):
+    written = to_json({"text": text})
+    assert all(character.isprintable() or character == "\n" for character in written)
+    assert json.loads(written) == {"text": text}
+
+
+def test_half_a_surrogate_pair_is_spelt_out():
+    assert json.loads(to_json({"a\udcff": ["\ud800"]})) == {"a\\udcff": ["\\ud800"]}
+
+
+def test_a_byte_that_is_no_text_is_refused_wherever_it_stands():
+    with pytest.raises(InputError, match="no whole JSON"):
+        from_json(Leaf, b'{"unknown": "\xa4"}')
+    assert json.loads(seen('{"a": "\u202e\u009b"}')) == {"a": "\u202e\u009b"}

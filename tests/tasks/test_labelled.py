@@ -53,7 +53,7 @@ def test_given_kind_settles_it(tmp_path):
         ([{"text": "a", "lable": "0"}], {}, "column .*'label': did you mean lable"),
         ([], {}, "has no rows"),
         ([{"text": "a", "label": 0}, {"label": 1}], {}, "row 1 .*column .*'text': known: label"),
-        ([{"text": "a", "label": 0}, {}], {}, "row 1 .*'text': known: $"),
+        ([{"text": "a", "label": 0}, {}], {}, "row 1 .*'text': known: none$"),
         ([{"text": "a", "label": 0}, {"text": "a"}], {}, "row 1 .*column .*'label': known: text"),
         ([{"text": "a", "label": [0]}], {}, "row 0 .*a list is no label"),
         ([{"text": "a", "label": {"a": 0}}], {}, "row 0 .*an object is no label"),

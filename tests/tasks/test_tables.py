@@ -1,9 +1,10 @@
 import json
+import os
 
 import pytest
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.tasks import load_task
+from ntk_propulsion.tasks import load_task, tables
 from ntk_propulsion.tasks.tables import Written, read_file, read_jsonl, read_tsv
 
 
@@ -189,3 +190,29 @@ def test_a_table_without_header_may_have_columns_more_if_it_is_said_how_many(tmp
     assert [next(found)[1]["text"] for _ in range(2)] == ["a", "b"]
     with pytest.raises(InputError, match=r"row 2 .*3 columns, but 2 or 4 are needed"):
         next(found)
+
+
+def test_a_pipe_or_a_device_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "zero.jsonl"):
+        with pytest.raises(InputError, match="a directory, a pipe or a device"):
+            load_task(str(tmp_path / name))
+
+
+def test_a_line_without_an_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "LONGEST", 100)
+    path = file(tmp_path, "x.jsonl", '{"text": "a"}\n' + "x" * 200)
+    assert "a line of more than 100 bytes" in refusal(path)
+
+
+def test_many_columns_take_no_longer_than_they_are_many(tmp_path):
+    path = file(tmp_path, "x.csv", ",".join(f"c{i}" for i in range(100_000)) + "\n1\n")
+    assert "1 columns, but 100000 are needed" in refusal(path)
+    path = file(tmp_path, "y.csv", ",".join(f"c{i % 99_999}" for i in range(100_000)) + "\n1\n")
+    assert "two columns are called 'c0'" in refusal(path)
+
+
+def test_a_name_that_no_file_can_have_is_an_unknown_task():
+    with pytest.raises(InputError, match="unknown task"):
+        load_task("x" * 5000)

@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ntk_propulsion.checkpoints.files import json_object, read_elements, regular_file
+from ntk_propulsion.checkpoints.budget import spend
+from ntk_propulsion.checkpoints.files import JSON_LIMIT, json_object, read_elements, regular_file
 from ntk_propulsion.checkpoints.format import FILES, FileFormat
 from ntk_propulsion.checkpoints.tensor_file import PlainFile, TensorInfo
 from ntk_propulsion.errors import InputError, shown
@@ -58,11 +59,18 @@ class SafetensorsFile(PlainFile):
         regular_file(path)
         try:
             # The library checks the header: shapes, types, and that offsets tile the file.
-            with safe_open(path, framework="pt") as file, path.open("rb") as raw:
-                self.metadata: dict[str, str] = file.metadata() or {}
+            with path.open("rb") as raw:
                 length = int.from_bytes(raw.read(8), "little")
+                if length > JSON_LIMIT:
+                    raise InputError(
+                        f"{path} is not a whole safetensors file: it claims a header of "
+                        f"{length:.3g} bytes"
+                    )
+                spend(length, str(path))
+                with safe_open(path, framework="pt") as file:
+                    self.metadata: dict[str, str] = file.metadata() or {}
                 header = json_object(raw.read(length), path)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, RuntimeError, MemoryError) as error:
             raise InputError(f"{path} is not a whole safetensors file: {error}") from None
         header.pop("__metadata__", None)
         if not header:

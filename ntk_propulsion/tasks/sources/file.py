@@ -12,7 +12,12 @@ from ntk_propulsion.tasks.task import Task
 
 def _takes(request: Request) -> bool:
     path = Path(request.name)
-    return not request.name.startswith("hub:") and (reads(path) or path.is_file())
+    if request.name.startswith("hub:"):
+        return False
+    try:
+        return reads(path) or path.is_file()
+    except (OSError, ValueError):  # no file can have such a name
+        return False
 
 
 @register(forms=[f"FILE{suffix}" for suffix in SUFFIXES], takes=_takes)

@@ -72,3 +72,16 @@ def test_names_that_safetensors_left_out_are_ties(tmp_path):
     checkpoint = open_checkpoint(tmp_path / "m.safetensors")
     assert [set(tie) for tie in checkpoint.ties] == [{"a.weight", "b.weight"}]
     assert sum(name.endswith("weight") for name in checkpoint) == 1
+
+
+def test_a_sparse_file_that_no_memory_maps_is_refused_in_one_line(tmp_path):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2**42], "data_offsets": [0, 2**44]}})
+    path = tmp_path / "x.safetensors"
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header.encode())
+        try:
+            file.truncate(8 + len(header) + 2**44 - 2**13)
+        except OSError:
+            pytest.skip("no such file on this file system")
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        open_checkpoint(path)
