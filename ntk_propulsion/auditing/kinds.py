@@ -128,7 +128,7 @@ def _in_words(kind: str, weights: Weights, coverage: Coverage) -> str:
 def _rounded_to(tensor: AuditedTensor) -> str:
     """Return the type that a tensor was rounded to, in the file or in the base."""
     coarse = [str(dtype) for dtype in (tensor.grid, tensor.dtype) if dtype in COARSE]
-    return coarse[0] if coarse else str(tensor.grid)
+    return coarse[0] if coarse else tensor.grid or "the file's quantised format"
 
 
 def _how_far(tensors: Sequence[AuditedTensor]) -> str:

@@ -188,10 +188,10 @@ def _tokens(subject: Subject) -> Counted:
     return promised, found, promised == found, words
 
 
-def _ends(module: str) -> list[str]:
+def _ends(module: str) -> set[str]:
     """Return what a target may be called that means a module: its name, and each end of it."""
     parts = module.split(".")
-    return [".".join(parts[i:]) for i in range(len(parts))]
+    return {".".join(parts[i:]) for i in range(len(parts))}
 
 
 def _targets(subject: Subject) -> Counted:
@@ -200,14 +200,17 @@ def _targets(subject: Subject) -> Counted:
     targets = config.get("target_modules")
     if targets == "all-linear":
         raise InputError("target_modules says all-linear, which names no module")
-    pattern = isinstance(targets, str)
-    names = [targets] if pattern else targets
+    names = [targets] if isinstance(targets, str) else targets
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError("target_modules is no list of names")
-    take = matches if pattern else _named
     modules = [module for module in subject.modules.values() if _targeted(subject, module)]
-    stray = [m for m in modules if not any(take(t, m) for t in names)]
-    unused = [t for t in names if not any(take(t, m) for m in modules) and not _left_out(t, config)]
+    if isinstance(targets, str):
+        taken = {module: {targets} if matches(targets, module) else set() for module in modules}
+    else:
+        taken = {module: _ends(module).intersection(names) for module in modules}
+    stray = [module for module in modules if not taken[module]]
+    used = set().union(*taken.values())
+    unused = [name for name in names if name not in used and not _left_out(name, config)]
     words = f"{len(modules)} modules are adapted, all of them targets and every target among them"
     if stray or unused:
         words = (
@@ -223,10 +226,6 @@ def _left_out(target: str, config: Mapping[str, Any]) -> bool:
         return True
     excluded = config.get("exclude_modules")
     return matches(excluded, target) if isinstance(excluded, str) else named(target, excluded)
-
-
-def _named(target: str, module: str) -> bool:
-    return named(module, [target])
 
 
 def _targeted(subject: Subject, module: str) -> bool:

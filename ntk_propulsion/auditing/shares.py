@@ -23,7 +23,9 @@ def unsaid(of: AuditedCheckpoint) -> str:
     if of.kind.id == "another model" or _is_huge(of):
         return f"the update is as large as the weights: {_times(total.relative_norm)} their norm"
     if total.rounding_share is None:
-        return "how the file's format rounds is not modelled, and the update may be its rounding"
+        return (
+            "how far the file's format rounds each number is not modelled: the update may be that"
+        )
     moved = [each for each in of.tensors if each.changed and each.role != "head"]
     if of.kind.id == "unread" and all((each.spacings or 2) <= 1 for each in moved):
         return "no number moved further than rounding can move it"

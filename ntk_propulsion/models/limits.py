@@ -38,12 +38,10 @@ class Limits:
         tensors: How many the checkpoint's files hold: a model of theirs makes a few times as many
             at most. None where there are no files.
         seconds: How long it may take.
-        spend: Is called while building goes on, and raises once a larger budget is spent.
     """
 
     tensors: int | None = None
     seconds: float = 6.0
-    spend: Callable[[], None] | None = None
 
     @property
     def most(self) -> int:
@@ -131,8 +129,6 @@ class _Meter(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.limits.spend is not None:
-            self.limits.spend()
         _foresee(function, args, kwargs)
         result = function(*args, **kwargs)
         if isinstance(result, Tensor):

@@ -28,7 +28,10 @@ def test_of_a_whole_tuning_the_share_is_said_and_nothing_behind_it():
     ("changes", "reason"),
     [
         (layers(1, 300), "only 28% of the changed layers' parameters (1 of 2 layers) could be"),
-        (total(rounding_share=None), "how the file's format rounds is not modelled"),
+        (
+            total(rounding_share=None),
+            "how far the file's format rounds each number is not modelled",
+        ),
         (total(rounding_share=0.8), "rounding explains 80% of the update"),
         (total(rounding_share=1.3), "rounding explains 100.0% of the update"),
         (

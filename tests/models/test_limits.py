@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from ntk_propulsion.errors import InputError
 from ntk_propulsion.models.limits import LimitError, Limits, build_within
 
 
@@ -100,15 +99,3 @@ def test_large_tables_outside_the_meta_device_are_not_made(monkeypatch):
 def test_errors_of_the_build_come_through():
     with pytest.raises(ZeroDivisionError):
         build_within(Limits(), lambda: 1 / 0)
-
-
-def test_a_larger_budget_is_asked_while_building():
-    asked = []
-
-    def spend():
-        asked.append(1)
-        if len(asked) > 10:
-            raise InputError("the audit's time is spent")
-
-    with pytest.raises(InputError, match="time is spent"):
-        build_within(Limits(spend=spend), lambda: stack(10**9))
