@@ -21,7 +21,7 @@ from tests.auditing.tuned import audited, verdict
         {"lora_alpha": "8"},
         {"lora_alpha": None},
         {"alpha_pattern": {"(?=a)": 3}},
-        {"lora_alpha": 10**400},
+        {"lora_alpha": 10**250},
         {"no_such_setting": 2},
         {"alpha_pattern": {"query": "x"}},
         {"peft_type": "NO_SUCH"},

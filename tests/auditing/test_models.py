@@ -5,7 +5,7 @@ import torch
 
 from ntk_propulsion.auditing import AuditSettings
 from ntk_propulsion.auditing.models import both_ends, prepare_ground
-from ntk_propulsion.auditing.subject import open_subject
+from ntk_propulsion.auditing.pairing import open_subject
 from ntk_propulsion.checkpoints import open_checkpoint
 from ntk_propulsion.models.loading import load_model
 from ntk_propulsion.propulsion import PropulsionConfig, load_adapter, save_adapter, wrap

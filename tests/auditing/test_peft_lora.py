@@ -106,7 +106,7 @@ SET_AFTERWARDS = {
     "another-rank": ({"r": 3}, "do not belong together"),
     "no-bias": ({"lora_bias": True}, "do not belong together"),
     "no-magnitude": ({"use_dora": True}, "do not belong together"),
-    "no-alpha": ({"lora_alpha": 10**400}, "does not say the adapter's alpha"),
+    "no-alpha": ({"lora_alpha": 10**250}, "does not say the adapter's alpha"),
     "unsafe-pattern": ({"alpha_pattern": {r"(?=q)q": 3}}, "cannot be matched safely"),
 }
 """What cannot be made here, or makes no sense: set in a plain adapter's configuration."""
