@@ -347,7 +347,7 @@ def test_a_run_without_settings_is_damaged_in_one_line(tmp_path, settings):
     )
     (tmp_path / "run.json").write_text(json.dumps(content))
     for flags in ({"overwrite": False, "resume": True}, {"overwrite": False, "resume": False}):
-        with pytest.raises(InputError, match="holds no settings"):
+        with pytest.raises(InputError, match="is damaged"):
             Run(tmp_path, {"x": 1}).check(**flags)
 
 
