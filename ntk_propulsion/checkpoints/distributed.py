@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, cast
 import torch
 from torch import Tensor
 
-from ntk_propulsion.checkpoints.archives import (
+from ntk_propulsion.checkpoints.files import member, read_elements, regular_file
+from ntk_propulsion.checkpoints.pickles.archives import (
     DTYPES,
     PARAMETERS,
     PICKLE_LIMIT,
@@ -27,10 +28,9 @@ from ntk_propulsion.checkpoints.archives import (
     fields,
     read_zip,
 )
-from ntk_propulsion.checkpoints.files import member, read_elements, regular_file
-from ntk_propulsion.checkpoints.nests import state_dict
-from ntk_propulsion.checkpoints.opcodes import Call, read_pickle
-from ntk_propulsion.checkpoints.pickled_names import AllowedNames, Global
+from ntk_propulsion.checkpoints.pickles.names import AllowedNames, Global
+from ntk_propulsion.checkpoints.pickles.nests import state_dict
+from ntk_propulsion.checkpoints.pickles.opcodes import Call, read_pickle
 from ntk_propulsion.checkpoints.tensor_file import PlainFile, TensorInfo
 from ntk_propulsion.errors import InputError, shown
 

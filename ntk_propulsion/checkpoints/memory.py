@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ntk_propulsion.checkpoints.checkpoint import Checkpoint
-from ntk_propulsion.checkpoints.nests import state_dict
+from ntk_propulsion.checkpoints.pickles.nests import state_dict
 from ntk_propulsion.checkpoints.quantisation import dequantised
 from ntk_propulsion.checkpoints.tensor_file import PlainFile, TensorFile, TensorInfo
 from ntk_propulsion.errors import InputError, shown

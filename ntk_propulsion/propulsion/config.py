@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,10 +45,10 @@ class Initialisation:
             raise unknown("initialisation", str(self.scheme), SCHEMES)
         if not isinstance(self.seed, int):
             raise InputError(f"initialisation seed {self.seed!r}: give a whole number")
-        if not math.isfinite(self.centre):
+        if not _is_finite(self.centre):
             raise InputError(f"initialisation centre {self.centre}: give a finite number")
         drawn = self.scheme != "constant"
-        if not (0 < self.spread < math.inf if drawn else self.spread == 0):
+        if not _is_finite(self.spread) or not (self.spread > 0 if drawn else self.spread == 0):
             needed = "above 0" if drawn else "0"
             raise InputError(f"initialisation spread {self.spread}: {self.scheme!r} needs {needed}")
 
@@ -152,9 +153,17 @@ class PropulsionConfig:
 
 
 def _constant(value: Any) -> Initialisation:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"initialisation centre {value}: give a finite number")
+    if not _is_finite(value):
         raise InputError(f"initialisation {value!r}: give a number or an Initialisation")
     return Initialisation(centre=float(value))
+
+
+def _is_finite(value: Any) -> bool:
+    """Tell whether this is a number that a float holds; a whole number may be larger."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max
 
 
 def _known(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,6 +80,8 @@ def from_plain(form: type[T], value: Any) -> T:
         return msgspec.convert(value, form, dec_hook=_restored)
     except msgspec.ValidationError as error:
         raise InputError(_in_words(str(error))) from error
+    except UnicodeError as error:  # Python's reader lets half a surrogate pair pass
+        raise InputError(f"a text of it is none ({error})") from error
 
 
 def schema(form: type) -> dict[str, Any]:

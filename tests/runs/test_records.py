@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntk_propulsion.errors import InputError
-from ntk_propulsion.runs.records import from_json, schema, seen, to_json
+from ntk_propulsion.runs.records import from_json, from_plain, schema, seen, to_json
 
 
 @dataclass(frozen=True)
@@ -170,3 +170,13 @@ def test_a_byte_that_is_no_text_is_refused_wherever_it_stands():
     with pytest.raises(InputError, match="no whole JSON"):
         from_json(Leaf, b'{"unknown": "\xa4"}')
     assert json.loads(seen('{"a": "\u202e\u009b"}')) == {"a": "\u202e\u009b"}
+
+
+@pytest.mark.parametrize(
+    "value", [{"\ud800": 1}, {"size": 1.0, "kind": "\ud800"}, {"size": "\udfff"}]
+)
+def test_half_a_surrogate_pair_is_refused_or_passed_over_in_one_line(value):
+    try:
+        assert from_plain(Leaf, {"size": None} | value).size is None
+    except InputError as error:
+        assert str(error).isprintable()  # noqa: PT017

@@ -13,8 +13,8 @@ from torch import Tensor
 from ntk_propulsion.checkpoints.checkpoint import Checkpoint
 from ntk_propulsion.checkpoints.files import member, read_elements
 from ntk_propulsion.checkpoints.format import FILES, FOLDERS, FileFormat, FolderFormat
-from ntk_propulsion.checkpoints.gguf_header import MAGIC, Entry, Header, read_header
-from ntk_propulsion.checkpoints.gguf_names import names_of
+from ntk_propulsion.checkpoints.gguf.header import MAGIC, Entry, Header, read_header
+from ntk_propulsion.checkpoints.gguf.names import names_of
 from ntk_propulsion.checkpoints.opening import open_file
 from ntk_propulsion.checkpoints.quantisation.libraries import library, with_version
 from ntk_propulsion.checkpoints.tensor_file import TensorInfo

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ntk_propulsion.checkpoints.gguf_header import Header, short_header
+from ntk_propulsion.checkpoints.gguf.header import Header, short_header
 from ntk_propulsion.errors import InputError, shown
 from ntk_propulsion.runs.quiet import quiet
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ntk_propulsion.checkpoints import open_checkpoint
-from ntk_propulsion.checkpoints.nests import NESTS
+from ntk_propulsion.checkpoints.pickles.nests import NESTS
 from ntk_propulsion.errors import InputError
 from tests.checkpoints.saved import assert_holds, state
 

@@ -3,8 +3,8 @@ from itertools import pairwise
 
 import pytest
 
-from ntk_propulsion.checkpoints import gguf_header
-from ntk_propulsion.checkpoints.gguf_header import Entry, read_header, short_header
+from ntk_propulsion.checkpoints.gguf import header as gguf_header
+from ntk_propulsion.checkpoints.gguf.header import Entry, read_header, short_header
 from ntk_propulsion.errors import InputError
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ntk_propulsion.checkpoints import open_checkpoint
-from ntk_propulsion.checkpoints.pickled_names import AllowedNames, Global, refusal
+from ntk_propulsion.checkpoints.pickles.names import AllowedNames, Global, refusal
 from ntk_propulsion.errors import InputError
 from tests.checkpoints.saved import assert_holds, save_legacy, state
 

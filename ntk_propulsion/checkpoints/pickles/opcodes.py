@@ -18,8 +18,8 @@ from itertools import count
 from typing import Any
 
 from ntk_propulsion.checkpoints.budget import spend
-from ntk_propulsion.checkpoints.pickled_names import Global as Global
-from ntk_propulsion.checkpoints.pickled_names import refusal
+from ntk_propulsion.checkpoints.pickles.names import Global as Global
+from ntk_propulsion.checkpoints.pickles.names import refusal
 from ntk_propulsion.errors import InputError, shown
 
 OPCODE_LIMIT = 2_000_000

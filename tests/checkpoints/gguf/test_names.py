@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ntk_propulsion.checkpoints.gguf_header import read_header
-from ntk_propulsion.checkpoints.gguf_names import names_of
+from ntk_propulsion.checkpoints.gguf.header import read_header
+from ntk_propulsion.checkpoints.gguf.names import names_of
 from ntk_propulsion.errors import InputError
 from tests.checkpoints.gguf_saved import HEADS, HIDDEN, llama_tensors, write
 

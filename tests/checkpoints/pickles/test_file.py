@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from ntk_propulsion.checkpoints import open_checkpoint, pickles
+from ntk_propulsion.checkpoints import open_checkpoint
+from ntk_propulsion.checkpoints.pickles import file
 from ntk_propulsion.errors import InputError
 from tests.checkpoints.saved import assert_holds, rezip, save_legacy, state
 
@@ -156,8 +157,8 @@ def aliased(tmp_path, names, *, step=0):
 
 def test_a_view_under_many_names_is_read_once(tmp_path, monkeypatch):
     reads = []
-    inner = pickles.read_elements
-    monkeypatch.setattr(pickles, "read_elements", lambda *a: reads.append(1) or inner(*a))
+    inner = file.read_elements
+    monkeypatch.setattr(file, "read_elements", lambda *a: reads.append(1) or inner(*a))
     checkpoint = open_checkpoint(aliased(tmp_path, 20))
     assert all(torch.equal(checkpoint.tensor(n), torch.arange(90_000.0)) for n in checkpoint)
     assert len(reads) == 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ntk_propulsion.checkpoints.opcodes import Call
+from ntk_propulsion.checkpoints.pickles.opcodes import Call
 from ntk_propulsion.errors import InputError, shown
 
 NESTS = ("state_dict", "model_state_dict", "model", "module", "model_state", "net", "network",

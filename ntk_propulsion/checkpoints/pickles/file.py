@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntk_propulsion.checkpoints.archives import (
+from ntk_propulsion.checkpoints.files import read_elements, regular_file
+from ntk_propulsion.checkpoints.pickles.archives import (
     DTYPES,
     PARAMETERS,
     STORAGES,
@@ -27,9 +28,8 @@ from ntk_propulsion.checkpoints.archives import (
     read_legacy,
     read_zip,
 )
-from ntk_propulsion.checkpoints.files import read_elements, regular_file
-from ntk_propulsion.checkpoints.nests import state_dict
-from ntk_propulsion.checkpoints.opcodes import Call, Global
+from ntk_propulsion.checkpoints.pickles.nests import state_dict
+from ntk_propulsion.checkpoints.pickles.opcodes import Call, Global
 from ntk_propulsion.checkpoints.tensor_file import PlainFile, TensorInfo
 from ntk_propulsion.errors import InputError, shown
 

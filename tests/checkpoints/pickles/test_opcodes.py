@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntk_propulsion.checkpoints import open_checkpoint
-from ntk_propulsion.checkpoints.opcodes import Call, Global, Reference, read_pickle
+from ntk_propulsion.checkpoints.pickles.opcodes import Call, Global, Reference, read_pickle
 from ntk_propulsion.errors import InputError
 
 plain = st.recursive(

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 
 from ntk_propulsion.checkpoints.bounds import READ
-from ntk_propulsion.checkpoints.opcodes import Reference, read_pickle
-from ntk_propulsion.checkpoints.pickled_names import AllowedNames, Global
+from ntk_propulsion.checkpoints.pickles.names import AllowedNames, Global
+from ntk_propulsion.checkpoints.pickles.opcodes import Reference, read_pickle
 from ntk_propulsion.errors import InputError, shown
 
 PICKLE_LIMIT = 16 * 2**20
