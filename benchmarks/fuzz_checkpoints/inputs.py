@@ -17,6 +17,8 @@ from transformers import BertConfig, BertModel
 from benchmarks.fuzz_checkpoints.mutations import Files
 from ntk_propulsion.propulsion import PropulsionConfig, save_adapter, wrap
 from ntk_propulsion.runs.quiet import quiet
+from tests.checkpoints.gguf_saved import llama_tensors
+from tests.checkpoints.gguf_saved import write as write_gguf
 
 State = dict[str, Tensor]
 QUERY = "base_model.model.encoder.layer.0.attention.self.query"
@@ -53,12 +55,14 @@ class Input:
         action: What is done with them: audit, convert, task, report or resume.
         path: Which of them, or of their folders, is named.
         options: What else the command is told.
+        base: Which of them is the base, if it is not that of all others.
     """
 
     files: Files
     action: str
     path: str = ""
     options: tuple[str, ...] = ()
+    base: str = ""
 
 
 def base_model() -> BertModel:
@@ -253,16 +257,10 @@ def _deepspeed(tuned: State, folder: Path) -> Input:
     )
 
 
-def _gguf(tuned: State, folder: Path) -> Input:
-    gguf = importlib.import_module("gguf")  # where it is installed
-
-    path = folder / "x.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(1)
-    writer.add_tensor("output_norm.weight", tuned["embeddings.LayerNorm.weight"].numpy())
-    writer.add_tensor("token_embd.weight", tuned["embeddings.word_embeddings.weight"].numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return Input({"x.gguf": path.read_bytes()}, "audit", "x.gguf")
+def _gguf(_: State, folder: Path) -> Input:
+    importlib.import_module("gguf")  # where it is installed
+    files = {
+        f"{name}.gguf": write_gguf(folder / f"{name}.gguf", llama_tensors(seed)).read_bytes()
+        for seed, name in enumerate(("base", "tuned"))
+    }
+    return Input(files, "audit", "tuned.gguf", base="base.gguf")

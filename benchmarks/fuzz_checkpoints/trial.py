@@ -117,7 +117,8 @@ class Bench:
                 tuned = self.folder / "right" / "a.safetensors"
                 again = ("audit", "--base", self.base, "--tuned", tuned, "--out", place / "in")
                 return self._command(*again, "--resume", *budget)
-            fresh = ("audit", "--base", self.base, "--tuned", path, "--out", out)
+            base = place / "in" / case.base if case.base else self.base
+            fresh = ("audit", "--base", base, "--tuned", path, "--out", out)
             return self._command(*fresh, *budget)
 
     @contextmanager
