@@ -128,7 +128,7 @@ def both_ends(subject: Subject, ground: Ground) -> Ends:
     for name, parameter in own.named_parameters():
         known_as = name_of.get(name, name)
         if known_as in subject.keys:
-            _fill(parameter, name, subject.tensor(known_as), ground)
+            _fill(parameter, name, _rows_of_base(subject, known_as), ground)
     if not subject.is_propulsion:
         own = _plain_end(subject, own, name_of, ground)
     before, after, said = _orders(subject, ground, heads, from_base)
@@ -150,6 +150,23 @@ def _twin(model: nn.Module) -> nn.Module:
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach(), parameter.requires_grad)
     return copy.deepcopy(model, memo)
+
+
+def _rows_of_base(subject: Subject, name: str) -> Tensor:
+    """Return a tensor of the tuned file without the rows that it adds to the base's.
+
+    Texts are of the base's tokenizer, which has no token for them: on these the tuned model is the
+    same without.
+    """
+    value, rows = subject.tensor(name), subject.resized.get(name)
+    if rows is None:
+        return value
+    if rows.dropped:
+        raise InapplicableError(
+            f"{name} has {rows.dropped} rows less than the base's, which texts may ask for: give a "
+            "base of its size (resize_token_embeddings)"
+        )
+    return value[: rows.shared]
 
 
 def _origin(
@@ -239,7 +256,7 @@ def _plain_end(
         place, before = places.get(f"{module}.weight"), subject.layer(module)
         if place is None or before is None:
             raise InapplicableError(f"{module} is adapted, and the model of this task lacks it")
-        after = subject.after(module, subject.own(module, before))
+        after = subject.in_both(module, subject.after(module, subject.own(module, before)))
         layer: Any = model.get_submodule(place)
         _fill(layer.weight, place, after.weight, ground)
         if after.bias is not None:

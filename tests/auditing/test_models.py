@@ -184,6 +184,19 @@ def test_a_base_s_head_for_other_classes_gives_way_to_the_checkpoint_s(tmp_path)
     assert "needs 2" in reason
 
 
+def test_rows_that_a_vocabulary_gained_change_no_kernel_and_those_it_lost_are_asked_for(tmp_path):
+    table = "bert.embeddings.word_embeddings.weight"
+    state = tuned.base_state()
+    grown = state | {table: torch.cat([state[table], torch.ones(3, state[table].shape[1])])}
+    same = tuned.save(tmp_path / "same", state, **STRAIGHT)
+    longer = tuned.save(tmp_path / "longer", grown, vocab_size=len(grown[table]), **STRAIGHT)
+    expected, found = (kernels_of(tmp_path, tuned.base(), path) for path in (same, longer))
+    assert found.reason is None
+    assert found.metric == expected.metric
+    shorter = tuned.save(tmp_path / "shorter", state | {table: state[table][:-2]}, **STRAIGHT)
+    assert "has 2 rows less than the base's" in kernels_of(tmp_path, tuned.base(), shorter).reason
+
+
 def test_a_regression_s_head_has_no_order(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("text,label\n" + "\n".join(f"good film {i},{i / 30}" for i in range(30)))
