@@ -59,7 +59,7 @@ def bytes_of_tensors() -> int:
 
 @pytest.mark.parametrize("kind", ["x.pt", "x.safetensors"])
 def test_reading_all_holds_a_few_tensors_at_a_time(tmp_path, kind):
-    size, count = 4 * 2**20, 10
+    size, count = 4 * 2**20, 6
     tensors = {f"layer.{i}": torch.full((size // 4,), float(i)) for i in range(count)}
     torch.save(tensors, tmp_path / kind) if kind == "x.pt" else save_file(tensors, tmp_path / kind)
     del tensors

@@ -286,7 +286,7 @@ def test_the_process_exits_with_2_and_one_line(tmp_path, changes):
 
 
 def test_a_killed_process_leaves_a_folder_that_resume_finishes(tmp_path, capfd, undrawn):
-    steps = 100  # long enough to be killed in
+    steps = 60  # long enough to be killed in
     out, whole = tmp_path / "out", tmp_path / "whole"
     line = COMPARE + tiny_runs.arguments(out, steps=steps)
     process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.DEVNULL)
