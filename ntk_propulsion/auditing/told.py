@@ -70,14 +70,14 @@ class Sizes:
         )
 
 
-def told(subject: Subject, places: Mapping[str, str], sizes: Sizes, class_: Any) -> Settings:
+def told(subject: Subject, places: Mapping[str, str], sizes: Sizes, form: Any) -> Settings:
     """Return what PEFT is told: the adapter's numbers and words, and the modules by name.
 
     Args:
         subject: The adapter beside its base.
         places: The model's names of the adapted modules, by the base's.
         sizes: What bounds numbers.
-        class_: PEFT's configuration class of this kind.
+        form: PEFT's configuration class of this kind.
 
     Raises:
         InapplicableError: Something is set that PEFT cannot be told.
@@ -86,7 +86,7 @@ def told(subject: Subject, places: Mapping[str, str], sizes: Sizes, class_: Any)
     kind, config = str(subject.dialect.peft_type), subject.tuned.adapter_config
     settings: Settings = {"peft_type": kind, "inference_mode": True}
     settings["target_modules"] = _targets(targets(subject, places))
-    known = _defaults(class_)
+    known = _defaults(form)
     if "progressbar" in known:
         settings["progressbar"] = False
     for key, value in config.items():
@@ -109,10 +109,10 @@ def told(subject: Subject, places: Mapping[str, str], sizes: Sizes, class_: Any)
     return settings
 
 
-def _defaults(class_: Any) -> Settings:
+def _defaults(form: Any) -> Settings:
     """Return what a configuration class sets by itself, by name."""
     found = {}
-    for each in dataclasses.fields(class_):
+    for each in dataclasses.fields(form):
         make = each.default_factory
         found[each.name] = each.default if make is dataclasses.MISSING else make()
     return found
