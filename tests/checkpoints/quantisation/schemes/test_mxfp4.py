@@ -1,3 +1,5 @@
+import inspect
+
 import pytest
 import torch
 
@@ -23,7 +25,8 @@ def test_experts_are_dequantised_as_transformers_does(tmp_path):
     checkpoint = opened(tmp_path, tensors, quantised_by("mxfp4"))
     assert set(checkpoint) == {NAME, f"{NAME}_bias"}
     blocks, scales = tensors[f"{NAME}_blocks"], tensors[f"{NAME}_scales"]
-    expected = dequantize_convertops(blocks, scales, torch.bfloat16).detach()
+    takes = len(inspect.signature(dequantize_convertops).parameters)  # transformers 5.17: no dtype
+    expected = dequantize_convertops(*(blocks, scales, torch.bfloat16)[:takes]).detach()
     assert checkpoint[NAME] == (tuple(expected.shape), torch.bfloat16)
     assert torch.equal(checkpoint.tensor(NAME), expected)
     assert checkpoint.rounded(NAME, expected) is None
