@@ -1,6 +1,6 @@
-from functools import partial
-
 """All distances of two kernels at once."""
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,8 +12,6 @@ from ntk_propulsion.theory import distances as d
 from tests.theory.theory_kernels import kernel_pair, kinds, seeds
 
 O = 2  # noqa: E741
-
-
 close = partial(pytest.approx, rel=1e-10, abs=1e-10)  # ratios may be thousands
 
 
