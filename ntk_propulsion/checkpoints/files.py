@@ -72,9 +72,7 @@ def member(folder: Path, name: str) -> Path | None:
         InputError: The name is not that of a file right in this folder, a link leads out of it, or
             it is not a regular file.
     """
-    if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise InputError(f"{folder} names a file {shown(name)}, which is not in this folder")
-    path = folder / name
+    path = inside(folder, name, "file")
     if not path.is_symlink() and status(path) is None:
         return None
     regular_file(path)
@@ -87,6 +85,22 @@ def member(folder: Path, name: str) -> Path | None:
     if not any(target.is_relative_to(place) for place in allowed):
         raise InputError(f"{path} is a link that leads out of its folder: put the file there")
     return path
+
+
+def inside(folder: Path, name: str, kind: str) -> Path:
+    """Return the path of a name right in a folder; nothing is looked at.
+
+    Args:
+        folder: Where it lies.
+        name: As a stranger's file says it.
+        kind: ``"file"`` or ``"folder"``, for the error.
+
+    Raises:
+        InputError: The name leads elsewhere.
+    """
+    if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise InputError(f"{folder} names a {kind} {shown(name)}, which is not in this folder")
+    return folder / name
 
 
 def read_json(path: Path) -> dict[str, Any]:

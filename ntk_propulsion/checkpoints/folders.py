@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ntk_propulsion.checkpoints.files import member, status
-from ntk_propulsion.errors import InputError, shown
+from ntk_propulsion.checkpoints.files import inside, member, status
+from ntk_propulsion.errors import InputError
 
 ENTRIES = 20_000
 """Names of a folder that are looked at, at most."""
@@ -22,9 +22,7 @@ def subfolder(folder: Path, name: str) -> Path | None:
     Raises:
         InputError: The name is not that of a folder right in this one, or a link leads out of it.
     """
-    if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise InputError(f"{folder} names a folder {shown(name)}, which is not in this folder")
-    path = folder / name
+    path = inside(folder, name, "folder")
     if status(path) is None or not path.is_dir():
         return None
     if path.resolve().parent != folder.resolve():

@@ -22,6 +22,7 @@ from ntk_propulsion.runs.files import (
     leftovers,
     make_folder,
     remove_leftover,
+    temporary_of,
     write_atomically,
 )
 from ntk_propulsion.runs.lock import LOCK, locked
@@ -122,7 +123,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises:
         InputError: It cannot be written.
     """
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    temporary = temporary_of(out)
     try:
         make_folder(out.parent)
         temporary.mkdir()
@@ -142,7 +143,7 @@ def _replace(out: Path, new: Path) -> None:
     if not out.exists():
         new.rename(out)
         return
-    old = out.with_name(f".{out.name}{OLD}.{os.getpid()}")
+    old = temporary_of(out.with_name(f"{out.name}{OLD}"))
     out.rename(old)
     try:
         new.rename(out)

@@ -155,10 +155,11 @@ def _changes(name: str, was: object, now: object) -> Iterator[str]:
         for key in sorted(was.keys() | now.keys()):
             yield from _changes(key, was.get(key, "not there"), now.get(key, "not there"))
     elif was != now:
-        yield f"{name} was {_short(was)}, is {_short(now)}"
+        yield f"{name} was {short(was)}, is {short(now)}"
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Return a value in plain characters, cut at 40."""
     text = ascii(value) if not isinstance(value, str) else ascii(value)[1:-1]
     return text if len(text) <= 40 else f"{text[:37]}..."
 

@@ -28,7 +28,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """
     make_folder(path.parent)
     data = content.encode() if isinstance(content, str) else content
-    temporary = _temporary(path)
+    temporary = temporary_of(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -48,7 +48,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Args:
         path: Nothing, or an empty folder, must be there.
     """
-    temporary = _temporary(path)
+    temporary = temporary_of(path)
     try:
         make_folder(path.parent)
         shutil.rmtree(temporary, ignore_errors=True)  # of a dead process of the same number
@@ -132,5 +132,6 @@ def remove_leftover(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _temporary(path: Path) -> Path:
+def temporary_of(path: Path) -> Path:
+    """Return the name under which this process writes what will take the name `path`."""
     return path.with_name(f".{path.name}.{os.getpid()}")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ntk_propulsion.errors import InputError
 from ntk_propulsion.runs.about import FILE, About, is_run, read_about, write_about
-from ntk_propulsion.runs.conditions import Conditions, conditions, differences
+from ntk_propulsion.runs.conditions import Conditions, conditions, differences, short
 from ntk_propulsion.runs.files import (
     is_leftover,
     leftovers,
@@ -253,8 +253,8 @@ class Run:
         )
         if differing:
             changes = [
-                f"{_short(key)} was {_short(repr(before.get(key)))}, "
-                f"is {_short(repr(self.settings.get(key)))}"
+                f"{short(key)} was {short(repr(before.get(key)))}, "
+                f"is {short(repr(self.settings.get(key)))}"
                 for key in differing
             ]
             raise InputError(f"cannot resume {self.folder} with other settings: {_some(changes)}")
@@ -316,11 +316,6 @@ def tidied(folder: Path, final: str = FINAL, own: tuple[str, ...] = OWN) -> Iter
         except OSError as error:
             raise run.unwritable(error) from error
         yield
-
-
-def _short(text: str) -> str:
-    text = ascii(text)[1:-1]
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _some(words: list[str]) -> str:

@@ -36,9 +36,6 @@ def open_adapter(folder: Path, name: str) -> Checkpoint:
         InputError: A file is missing or damaged, or does not say the kind of adapter.
     """
     checkpoint = open_single(folder, name)
-    config = member(folder, "config.json")
-    if config:
-        checkpoint.config = read_json(config)
     checkpoint.adapter_config = _adapter_config(folder)
     others = adapters_below(folder)
     if others:

@@ -28,12 +28,9 @@ def open_model(folder: Path, name: str) -> Checkpoint:
         InputError: A file is missing or damaged.
     """
     if name.endswith(".index.json"):
-        checkpoint = _open_shards(folder, name)
+        checkpoint = _configured(_open_shards(folder, name))
     else:
         checkpoint = open_single(folder, name)
-    config = member(folder, "config.json")
-    if config:
-        checkpoint.config = read_json(config)
     others = entries(folder, r"(pytorch_)?model_\d{1,4}\.(safetensors|bin)")
     if others:
         checkpoint.notes.append(
@@ -44,9 +41,21 @@ def open_model(folder: Path, name: str) -> Checkpoint:
 
 
 def open_single(folder: Path, name: str) -> Checkpoint:
-    """Open a folder whose tensors are all in one file of it."""
+    """Open a folder whose tensors are all in one file of it, with its config.json if it has one.
+
+    Raises:
+        InputError: A file is missing or damaged.
+    """
     source = open_source(folder, name)
-    return Checkpoint(folder, f"folder with {name}", dict.fromkeys(source.tensors, source))
+    words = f"folder with {name}"
+    return _configured(Checkpoint(folder, words, dict.fromkeys(source.tensors, source)))
+
+
+def _configured(checkpoint: Checkpoint) -> Checkpoint:
+    """Read the config.json of a checkpoint's folder, if it has one."""
+    if config := member(checkpoint.path, "config.json"):
+        checkpoint.config = read_json(config)
+    return checkpoint
 
 
 def open_source(folder: Path, name: str) -> TensorFile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ntk_propulsion.checkpoints.checkpoint import TRAINED_FILE, Checkpoint
+from ntk_propulsion.checkpoints.checkpoint import TRAINED_FILE
 from ntk_propulsion.checkpoints.files import member
 from ntk_propulsion.checkpoints.format import FOLDERS, FolderFormat
 from ntk_propulsion.checkpoints.formats.model_folder import open_single
@@ -15,13 +15,4 @@ def signs(folder: Path) -> list[str]:
     return [TRAINED_FILE] if member(folder, TRAINED_FILE) else []
 
 
-def open_trained(folder: Path, name: str) -> Checkpoint:
-    """Open a folder of trained parameters.
-
-    Raises:
-        InputError: The file is damaged.
-    """
-    return open_single(folder, name)
-
-
-FOLDERS.append(FolderFormat("trained parameters (trained.safetensors)", signs, open_trained))
+FOLDERS.append(FolderFormat("trained parameters (trained.safetensors)", signs, open_single))
